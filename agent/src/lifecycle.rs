@@ -43,7 +43,7 @@ use self::state::{IDLE_PHASE_INTERVAL, PHASE_INTERVAL, Place};
 use self::window::Window;
 use crate::duty::Duty;
 use crate::health::Round;
-use crate::hooks::{Answer, Hook, Membership, OurHooks, Phase, Receipt};
+use crate::hooks::{Answer, Hook, Hooks, Membership, OurHooks, Phase, Receipt};
 use crate::identity::TargetState;
 use crate::registry::pace::Urgency;
 use crate::text;
@@ -118,15 +118,7 @@ impl Lifecycle {
     fn apply(&mut self, event: Event, now: Instant) {
         match event {
             Event::Tick => {}
-            Event::Identified(Ok((instance, terms))) => {
-                self.duties.done(Duty::Identify);
-                self.duties.reseed(&instance);
-                match (terms, self.previous.take()) {
-                    (Ok(terms), Some(previous)) => self.resume(previous, terms, now),
-                    (Ok(terms), None) => self.identified(terms, now),
-                    (Err(reason), _) => self.settings_refused(reason, now),
-                }
-            }
+            Event::Identified(Ok((instance, terms))) => self.identity_seen(&instance, terms, now),
             Event::Identified(Err(NoAnswer)) => self.duties.failed(Duty::Identify, now),
             Event::Checked(round) => self.checked(round, now),
             Event::TargetStateSeen(Ok(target)) => self.target_state_seen(target, now),
@@ -136,59 +128,22 @@ impl Lifecycle {
             Event::ClockJumped => self.clock_jumped(now),
             Event::MembershipSeen(Ok(membership)) => self.membership_seen(membership, now),
             Event::MembershipSeen(Err(NoAnswer)) => self.duties.failed(Duty::Membership, now),
-            Event::HooksSeen(Ok(hooks)) => {
-                self.duties.done(Duty::Hooks);
-                self.hooks = Some(OurHooks::pick(&hooks, &self.terms.hooks));
-                self.hooks_read = Some(now);
-            }
+            Event::HooksSeen(Ok(hooks)) => self.hooks_seen(&hooks, now),
             Event::HooksSeen(Err(NoAnswer)) => self.duties.failed(Duty::Hooks, now),
             Event::Answered {
                 hook,
                 answer,
                 outcome: Ok(receipt),
-            } => {
-                self.hook_answered(&hook, answer, receipt, now);
-            }
+            } => self.hook_answered(&hook, answer, receipt, now),
             Event::Answered {
                 outcome: Err(NoAnswer),
                 ..
-            } => {
-                self.duties.failed(Duty::Answer, now);
-                self.distrust_hooks(now);
-            }
-            Event::HeartbeatSent(Ok(receipt)) => {
-                self.duties.done(Duty::Heartbeat);
-                if receipt == Receipt::NotActive {
-                    self.distrust_hooks(now);
-                    self.ask_again(PHASE_INTERVAL, now);
-                }
-            }
-            Event::HeartbeatSent(Err(NoAnswer)) => {
-                self.duties.failed(Duty::Heartbeat, now);
-                self.distrust_hooks(now);
-            }
-            Event::RecordWritten(Ok(())) => {
-                self.duties.done(Duty::Record);
-                if !self.is_on_way_out() {
-                    let dice = self.duties.jitter();
-                    let anew = self.pace.written(now, dice);
-                    self.duties.at(Duty::Record, anew);
-                }
-            }
-            Event::RecordWritten(Err(NoAnswer)) => {
-                let dice = self.duties.jitter();
-                let again = self.pace.refused(now, dice);
-                self.duties.failed_until(Duty::Record, again);
-            }
-            Event::RecordRemoved(Ok(())) => {
-                self.duties.done(Duty::Record);
-                if let State::Departing { record_removed } = &mut self.state {
-                    *record_removed = true;
-                }
-            }
-            Event::RecordRemoved(Err(NoAnswer)) => {
-                self.duties.failed(Duty::Record, now);
-            }
+            } => self.hook_call_failed(Duty::Answer, now),
+            Event::HeartbeatSent(Ok(receipt)) => self.heartbeat_sent(receipt, now),
+            Event::HeartbeatSent(Err(NoAnswer)) => self.hook_call_failed(Duty::Heartbeat, now),
+            Event::RecordWritten(written) => self.record_written(written, now),
+            Event::RecordRemoved(Ok(())) => self.record_removed(),
+            Event::RecordRemoved(Err(NoAnswer)) => self.duties.failed(Duty::Record, now),
             Event::AttachedSeen(attached) => self.attached_seen(attached, now),
             Event::Registered(outcome) => self.register_done(outcome, now),
             Event::Deregistered(outcome) => self.deregister_done(outcome, now),
@@ -196,14 +151,18 @@ impl Lifecycle {
             Event::Restarted(Ok(())) => self.duties.done(Duty::Restart),
             Event::Restarted(Err(NoAnswer)) => self.duties.failed(Duty::Restart, now),
             Event::PeersSeen(peers) => self.peers_seen(peers, now),
-            Event::Reported(Ok(())) => {
-                self.duties.done(Duty::Report);
-                if matches!(self.state, State::Ailing(_)) {
-                    // Within the grace period the group ignores the report, so it is repeated later.
-                    self.state = State::Ailing(self.replacement(now));
-                }
-            }
+            Event::Reported(Ok(())) => self.reported_unhealthy(now),
             Event::Reported(Err(NoAnswer)) => self.duties.failed(Duty::Report, now),
+        }
+    }
+
+    fn identity_seen(&mut self, instance: &str, terms: Result<Terms, String>, now: Instant) {
+        self.duties.done(Duty::Identify);
+        self.duties.reseed(instance);
+        match (terms, self.previous.take()) {
+            (Ok(terms), Some(previous)) => self.resume(previous, terms, now),
+            (Ok(terms), None) => self.identified(terms, now),
+            (Err(reason), _) => self.settings_refused(reason, now),
         }
     }
 
@@ -395,6 +354,12 @@ impl Lifecycle {
         }
     }
 
+    fn hooks_seen(&mut self, hooks: &Hooks, now: Instant) {
+        self.duties.done(Duty::Hooks);
+        self.hooks = Some(OurHooks::pick(hooks, &self.terms.hooks));
+        self.hooks_read = Some(now);
+    }
+
     fn hook_answered(&mut self, hook: &str, answer: Answer, receipt: Receipt, now: Instant) {
         self.duties.done(Duty::Answer);
         let launch = self.launch_hook().is_some_and(|ours| ours.name == hook);
@@ -418,6 +383,53 @@ impl Lifecycle {
                 self.distrust_hooks(now);
                 self.ask_again(PHASE_INTERVAL, now);
             }
+        }
+    }
+
+    /// An answer or a heartbeat for a hook had no answer.
+    fn hook_call_failed(&mut self, duty: Duty, now: Instant) {
+        self.duties.failed(duty, now);
+        self.distrust_hooks(now);
+    }
+
+    fn heartbeat_sent(&mut self, receipt: Receipt, now: Instant) {
+        self.duties.done(Duty::Heartbeat);
+        if receipt == Receipt::NotActive {
+            self.distrust_hooks(now);
+            self.ask_again(PHASE_INTERVAL, now);
+        }
+    }
+
+    fn record_written(&mut self, written: Result<(), NoAnswer>, now: Instant) {
+        match written {
+            Ok(()) => {
+                self.duties.done(Duty::Record);
+                if !self.is_on_way_out() {
+                    let dice = self.duties.jitter();
+                    let anew = self.pace.written(now, dice);
+                    self.duties.at(Duty::Record, anew);
+                }
+            }
+            Err(NoAnswer) => {
+                let dice = self.duties.jitter();
+                let again = self.pace.refused(now, dice);
+                self.duties.failed_until(Duty::Record, again);
+            }
+        }
+    }
+
+    fn record_removed(&mut self) {
+        self.duties.done(Duty::Record);
+        if let State::Departing { record_removed } = &mut self.state {
+            *record_removed = true;
+        }
+    }
+
+    fn reported_unhealthy(&mut self, now: Instant) {
+        self.duties.done(Duty::Report);
+        if matches!(self.state, State::Ailing(_)) {
+            // Within the grace period the group ignores the report, so it is repeated later.
+            self.state = State::Ailing(self.replacement(now));
         }
     }
 

@@ -160,10 +160,14 @@ impl Meter {
     pub(crate) fn exposition(&self, now: Timestamp) -> String {
         let mut text = Exposition::default();
         let counts = self.counts();
-        status(&mut text, &counts.status);
+        process(&mut text, &counts.status);
+        verdict(&mut text, &counts.status);
+        services(&mut text, &counts.status);
         counted(&mut text, &counts);
         if let Some(status) = &counts.update {
-            update(&mut text, status, now);
+            phase_and_slots(&mut text, status);
+            metadata(&mut text, status, now);
+            overrides(&mut text, status);
         }
         text.into_string()
     }
@@ -187,7 +191,8 @@ fn gauge(text: &mut Exposition, name: &'static str, help: &'static str, at: Opti
     }
 }
 
-fn status(text: &mut Exposition, status: &DaemonStatus) {
+/// The process, its instance, and the state of its lifecycle.
+fn process(text: &mut Exposition, status: &DaemonStatus) {
     text.family(
         "imagebuilder_agent_build_info",
         Kind::Gauge,
@@ -220,6 +225,9 @@ fn status(text: &mut Exposition, status: &DaemonStatus) {
         "The current state of the agent.",
     )
     .sample(&[("state", &status.state)], 1);
+}
+
+fn verdict(text: &mut Exposition, status: &DaemonStatus) {
     let family = text.family(
         "imagebuilder_agent_verdict",
         Kind::Gauge,
@@ -243,6 +251,9 @@ fn status(text: &mut Exposition, status: &DaemonStatus) {
         "When the current verdict began, as a Unix time.",
         status.since.parse().ok(),
     );
+}
+
+fn services(text: &mut Exposition, status: &DaemonStatus) {
     let family = text.family(
         "imagebuilder_agent_service_healthy",
         Kind::Gauge,
@@ -270,6 +281,7 @@ fn status(text: &mut Exposition, status: &DaemonStatus) {
     }
 }
 
+/// What the daemon has done since it started.
 fn counted(text: &mut Exposition, counts: &Counts) {
     text.family(
         "imagebuilder_agent_check_rounds_total",
@@ -318,7 +330,8 @@ fn counted(text: &mut Exposition, counts: &Counts) {
     }
 }
 
-fn update(text: &mut Exposition, status: &UpdaterStatus, now: Timestamp) {
+/// The updater's phase, and the releases on this instance.
+fn phase_and_slots(text: &mut Exposition, status: &UpdaterStatus) {
     text.family(
         "imagebuilder_agent_update_phase_info",
         Kind::Gauge,
@@ -354,6 +367,10 @@ fn update(text: &mut Exposition, status: &UpdaterStatus, now: Timestamp) {
             family.sample(&labels, 1);
         }
     }
+}
+
+/// The channel's metadata, and when the updater last checked, verified and promoted.
+fn metadata(text: &mut Exposition, status: &UpdaterStatus, now: Timestamp) {
     let family = text.family(
         "imagebuilder_agent_update_metadata_version",
         Kind::Gauge,
@@ -399,6 +416,10 @@ fn update(text: &mut Exposition, status: &UpdaterStatus, now: Timestamp) {
         )
         .sample(&[], age);
     }
+}
+
+/// What keeps releases from being taken: the operator's overrides, and releases that failed.
+fn overrides(text: &mut Exposition, status: &UpdaterStatus) {
     text.family(
         "imagebuilder_agent_update_held",
         Kind::Gauge,

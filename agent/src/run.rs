@@ -15,25 +15,23 @@ use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::balancer::{Balancer, TargetHealth};
+use crate::balancer::Balancer;
 use crate::bounded::{self, LONGEST_STATUS};
 use crate::duty::Duties;
-use crate::fleet::{Member, Peers};
-use crate::health::{self, HealthCheck, Round};
+use crate::health::HealthCheck;
 use crate::hooks::Group;
 use crate::host::Host;
 use crate::identity::{Identity, Metadata};
-use crate::lifecycle::{Action, Event, FinalRecord, Judgement, Lifecycle, NoAnswer, Terms};
+use crate::lifecycle::{Action, Event, FinalRecord, Lifecycle, NoAnswer, Terms};
 use crate::metrics::cloudwatch::{self, Sink};
 use crate::metrics::{Meter, http};
 use crate::notify::Supervisor;
-use crate::output;
-use crate::registry::{Registry, record};
-use crate::restart;
+use crate::registry::Registry;
 use crate::settings::{ImageName, Service, Settings, Sources};
 use crate::status_file::{DaemonStatus, DaemonStatusFile};
-use crate::text;
 use crate::update_permission::{self, UpdatePermission};
+
+mod actions;
 
 #[cfg(test)]
 mod tests;
@@ -353,229 +351,6 @@ impl Daemon {
         })
     }
 
-    fn act(&mut self, action: Action) {
-        match action {
-            Action::Declare(judgement) => self.declare(&judgement),
-            Action::Identify => {
-                let metadata = self.adapters.metadata.clone();
-                let sources = self.adapters.sources.clone();
-                self.work.spawn(async move {
-                    let answer =
-                        async { Ok((metadata.identity().await?, metadata.user_data().await?)) };
-                    match or_no_answer(answer.await) {
-                        Ok((identity, user_data)) => {
-                            Done::Identified(identity, Box::new(sources.load(user_data.as_deref())))
-                        }
-                        Err(NoAnswer) => Done::Event(Event::Identified(Err(NoAnswer))),
-                    }
-                });
-            }
-            Action::Check { interval } => {
-                let checks = self.adapters.health.clone();
-                let services = self.services.clone();
-                let limit = health::limit(interval);
-                self.spawn(async move { Event::Checked(checks.round(services, limit).await) });
-            }
-            Action::AskTargetState => {
-                let metadata = self.adapters.metadata.clone();
-                self.spawn(async move {
-                    Event::TargetStateSeen(or_no_answer(metadata.target_state().await))
-                });
-            }
-            Action::AskSpot => {
-                let (metadata, clock) =
-                    (self.adapters.metadata.clone(), self.adapters.clock.clone());
-                self.spawn(
-                    async move { Event::SpotSeen(or_no_answer(metadata.spot().await), clock()) },
-                );
-            }
-            Action::AskSchedule => {
-                let (metadata, clock) =
-                    (self.adapters.metadata.clone(), self.adapters.clock.clone());
-                self.spawn(async move {
-                    Event::ScheduleSeen(or_no_answer(metadata.schedule().await), clock())
-                });
-            }
-            Action::Announce(text) => {
-                let text = text::line(&text, text::REASON);
-                tracing::warn!("{text}");
-                output::line(&verdict_line("notice", &self.instance(), &text));
-            }
-            Action::AskMembership => {
-                let (group, instance) = (self.adapters.group.clone(), self.instance());
-                self.spawn(async move {
-                    Event::MembershipSeen(or_no_answer(group.membership(&instance).await))
-                });
-            }
-            Action::AskHooks(name) => {
-                let group = self.adapters.group.clone();
-                self.spawn(async move { Event::HooksSeen(or_no_answer(group.hooks(&name).await)) });
-            }
-            Action::Complete {
-                group: name,
-                hook,
-                answer,
-            } => {
-                let (group, instance) = (self.adapters.group.clone(), self.instance());
-                let text = answer.as_str();
-                tracing::info!(hook = %hook, group = %name, answer = text, "answering hook {hook} of group {name}: {text}");
-                self.spawn(async move {
-                    let outcome =
-                        or_no_answer(group.complete(&name, &hook, &instance, answer).await);
-                    Event::Answered {
-                        hook,
-                        answer,
-                        outcome,
-                    }
-                });
-            }
-            Action::Heartbeat { group: name, hook } => {
-                let (group, instance) = (self.adapters.group.clone(), self.instance());
-                self.spawn(async move {
-                    Event::HeartbeatSent(or_no_answer(
-                        group.heartbeat(&name, &hook, &instance).await,
-                    ))
-                });
-            }
-            Action::WriteRecord => self.record(),
-            Action::RemoveRecord => {
-                let (registry, parameter) = (self.adapters.registry.clone(), self.parameter());
-                self.spawn(async move {
-                    Event::RecordRemoved(match parameter {
-                        Some(parameter) => or_no_answer(registry.remove(&parameter).await),
-                        None => Ok(()),
-                    })
-                });
-            }
-            Action::AskAttached(name) => {
-                let group = self.adapters.group.clone();
-                self.spawn(async move {
-                    let fleet = or_no_answer(group.fleet(&name).await);
-                    Event::AttachedSeen(fleet.map(|fleet| fleet.target_groups))
-                });
-            }
-            Action::Register(names) => {
-                let (balancer, instance) = (self.adapters.balancer.clone(), self.instance());
-                tracing::info!("registering with {}", names.join(", "));
-                self.spawn(async move {
-                    Event::Registered(or_no_answer(register(&*balancer, &names, &instance).await))
-                });
-            }
-            Action::Deregister(names) => {
-                let (balancer, instance) = (self.adapters.balancer.clone(), self.instance());
-                tracing::info!("deregistering from {}", names.join(", "));
-                self.spawn(async move {
-                    Event::Deregistered(or_no_answer(
-                        deregister(&*balancer, &names, &instance).await,
-                    ))
-                });
-            }
-            Action::AskTargetHealth(names) => {
-                let (balancer, instance) = (self.adapters.balancer.clone(), self.instance());
-                self.spawn(async move {
-                    Event::TargetHealthSeen(or_no_answer(
-                        healths(&*balancer, &names, &instance).await,
-                    ))
-                });
-            }
-            Action::Restart(names) => self.restart(&names),
-            Action::AskPeers(name) => {
-                let (group, registry) =
-                    (self.adapters.group.clone(), self.adapters.registry.clone());
-                let (instance, image) = (self.instance(), self.image.clone());
-                self.spawn(async move {
-                    Event::PeersSeen(match image {
-                        Some(image) => {
-                            or_no_answer(peers(&*group, &*registry, &name, &instance, &image).await)
-                        }
-                        None => Err(NoAnswer),
-                    })
-                });
-            }
-            Action::ReportUnhealthy => {
-                let (group, instance) = (self.adapters.group.clone(), self.instance());
-                tracing::warn!("asking the group to replace {instance}");
-                self.spawn(async move {
-                    Event::Reported(or_no_answer(group.report_unhealthy(&instance).await))
-                });
-            }
-        }
-    }
-
-    fn spawn(&mut self, work: impl Future<Output = Event> + Send + 'static) {
-        self.work.spawn(async move { Done::Event(work.await) });
-    }
-
-    /// Requests a restart of these services' units.
-    fn restart(&mut self, names: &[String]) {
-        let mut done = Ok(());
-        for service in self.services.iter() {
-            if !names.iter().any(|name| name == service.name.as_str()) {
-                continue;
-            }
-            tracing::warn!("requesting a restart of {}", service.unit);
-            match restart::request(&self.run_dir, &service.unit) {
-                Ok(()) => *self.restarts.entry(service.name.to_string()).or_default() += 1,
-                Err(error) => done = or_no_answer(Err(error)),
-            }
-        }
-        self.spawn(async move { Event::Restarted(done) });
-    }
-
-    fn declare(&mut self, judgement: &Judgement) {
-        if self.verdict.replace(judgement.verdict) != Some(judgement.verdict) {
-            // To the second: it is read by people, and nothing is ordered by it.
-            self.since = Timestamp::from_second(Timestamp::now().as_second()).ok();
-        }
-        let instance = self.instance();
-        let name = match judgement.verdict {
-            Verdict::Fit => "fit",
-            Verdict::Unfit => "unfit",
-            Verdict::Resting => "resting",
-            Verdict::Draining => "draining",
-            _ => return,
-        };
-        let why = match judgement.reason.as_str() {
-            "" => self.versions(),
-            reason => text::line(reason, text::REASON),
-        };
-        output::line(&verdict_line(name, &instance, &why));
-    }
-
-    /// `orders 1.2.0, nginx`
-    fn versions(&self) -> String {
-        versions(self.lifecycle.round())
-    }
-
-    /// The record is made at the moment of writing, so that the last one has the latest verdict.
-    fn record(&mut self) {
-        let registry = self.adapters.registry.clone();
-        let written = match (
-            &self.identity,
-            self.lifecycle.judgement(),
-            self.since,
-            self.parameter(),
-        ) {
-            (Some(identity), Some(judgement), Some(since), Some(parameter)) => {
-                let (verdict, reason) = (judgement.verdict, &judgement.reason);
-                let record = record(identity, verdict, reason, since, self.lifecycle.round());
-                Some((
-                    parameter,
-                    serde_json::to_string(&record).context("cannot write the record as JSON"),
-                ))
-            }
-            // Without an image name the record has no parameter.
-            _ => None,
-        };
-        self.spawn(async move {
-            Event::RecordWritten(match written {
-                Some((parameter, Ok(json))) => or_no_answer(registry.put(&parameter, &json).await),
-                Some((_, Err(error))) => or_no_answer(Err(error)),
-                None => Ok(()),
-            })
-        });
-    }
-
     fn parameter(&self) -> Option<String> {
         let (image, identity) = (self.image.as_ref()?, self.identity.as_ref()?);
         Some(registry_parameter(image.as_str(), &identity.instance_id))
@@ -635,76 +410,6 @@ impl Daemon {
             ..process
         }
     }
-}
-
-/// A line of the console, whose beginning contains only the agent's own text.
-fn verdict_line(name: &str, instance: &str, why: &str) -> String {
-    let instance = text::line(instance, text::VERSION);
-    format!("imagebuilder-agent: {name} {instance}: {why}")
-}
-
-/// `orders 1.2.0, nginx`: names from the settings, and only versions that look like one.
-fn versions(round: &Round) -> String {
-    let named = round.iter().map(
-        |(name, service)| match text::plain_version(&service.version) {
-            None => name.clone(),
-            Some(version) => format!("{name} {version}"),
-        },
-    );
-    named.collect::<Vec<_>>().join(", ")
-}
-
-async fn register(balancer: &dyn Balancer, names: &[String], instance: &str) -> Result<()> {
-    for name in names {
-        balancer.register(name, instance).await?;
-    }
-    Ok(())
-}
-
-/// All are tried: one failure must not keep the instance registered in the others.
-async fn deregister(balancer: &dyn Balancer, names: &[String], instance: &str) -> Result<()> {
-    let mut outcome = Ok(());
-    for name in names {
-        let done = balancer.deregister(name, instance).await;
-        outcome = outcome.and(done);
-    }
-    outcome
-}
-
-async fn healths(
-    balancer: &dyn Balancer,
-    names: &[String],
-    instance: &str,
-) -> Result<Vec<TargetHealth>> {
-    let mut found = Vec::new();
-    for name in names {
-        found.push(balancer.health(name, instance).await?);
-    }
-    Ok(found)
-}
-
-/// Reads the health of the group's other instances: the group itself, and the records of a sample.
-async fn peers(
-    group: &dyn Group,
-    registry: &dyn Registry,
-    name: &str,
-    instance: &str,
-    image: &ImageName,
-) -> Result<Peers> {
-    let fleet = group.fleet(name).await?;
-    let mut records = BTreeMap::new();
-    let parameter = |member: &Member| {
-        let id = member.instance.clone();
-        (registry_parameter(image.as_str(), &id), id)
-    };
-    let asked: BTreeMap<String, String> =
-        fleet.sample(instance).into_iter().map(parameter).collect();
-    let names: Vec<String> = asked.keys().cloned().collect();
-    for some in names.chunks(10) {
-        let found = registry.get(some).await?.into_iter();
-        records.extend(found.filter_map(|(name, json)| Some((asked.get(&name)?.clone(), json))));
-    }
-    Ok(fleet.weigh(instance, &records))
 }
 
 /// Logs a failed call once, here; the lifecycle only needs to know that there was no answer.

@@ -464,19 +464,40 @@ impl Settings {
                  services is never fit",
             );
         }
-        let gate = Gate {
-            passes: number("gate.passes", inputs.gate.passes, 3, 1, 1_000)?,
-            interval: seconds(
-                "gate.interval_seconds",
-                inputs.gate.interval_seconds,
-                2,
-                1,
-                3_600,
-            )?,
+        Ok(Self {
+            gate: Gate::validate(&inputs.gate)?,
+            serving: Serving::validate(&inputs.serving)?,
+            image: ImageName::parse(&image)?,
+            target_groups: target_groups(inputs.serving.target_groups.unwrap_or_default())?,
+            drain: Drain::validate(&inputs.drain)?,
+            notices: notice_terms(&inputs.notices)?,
+            hooks: HookNames {
+                launch: inputs.hooks.launch,
+                terminate: inputs.hooks.terminate,
+            },
+            update: match inputs.update {
+                Some(table) => table.validate()?,
+                None => None,
+            },
+            metrics: Metrics::validate(inputs.metrics.listen, inputs.metrics.cloudwatch_namespace)?,
+            services: inputs
+                .services
+                .into_iter()
+                .map(|(name, service)| Service::validate(&name, service))
+                .collect::<Result<_>>()?,
+        })
+    }
+}
+
+impl Gate {
+    fn validate(table: &GateFragment) -> Result<Self> {
+        let gate = Self {
+            passes: number("gate.passes", table.passes, 3, 1, 1_000)?,
+            interval: seconds("gate.interval_seconds", table.interval_seconds, 2, 1, 3_600)?,
             // Two days: what AWS allows a lifecycle hook in all.
             deadline: seconds(
                 "gate.deadline_seconds",
-                inputs.gate.deadline_seconds,
+                table.deadline_seconds,
                 120,
                 1,
                 172_800,
@@ -490,7 +511,12 @@ impl Settings {
                 gate.deadline.as_secs()
             ));
         }
-        let table = inputs.serving;
+        Ok(gate)
+    }
+}
+
+impl Serving {
+    fn validate(table: &ServingFragment) -> Result<Self> {
         let after = seconds(
             "serving.replace_after_seconds",
             table.replace_after_seconds,
@@ -498,7 +524,7 @@ impl Settings {
             10,
             86_400,
         )?;
-        let serving = Serving {
+        Ok(Self {
             passes: number("serving.passes", table.passes, 3, 1, 1_000)?,
             failures: number("serving.failures", table.failures, 3, 1, 1_000)?,
             window: number("serving.window", table.window, 20, 1, 1_000)?,
@@ -525,37 +551,6 @@ impl Settings {
                 100,
             )?,
             replace_after: table.replace.unwrap_or(true).then_some(after),
-        };
-        Ok(Self {
-            image: ImageName::parse(&image)?,
-            gate,
-            serving,
-            target_groups: target_groups(table.target_groups.unwrap_or_default())?,
-            drain: Drain::validate(&inputs.drain)?,
-            notices: NoticeTerms {
-                drain_on_rebalance: inputs.notices.drain_on_rebalance.unwrap_or(false),
-                drain_before: seconds(
-                    "notices.drain_before_seconds",
-                    inputs.notices.drain_before_seconds,
-                    300,
-                    0,
-                    604_800,
-                )?,
-            },
-            hooks: HookNames {
-                launch: inputs.hooks.launch,
-                terminate: inputs.hooks.terminate,
-            },
-            update: match inputs.update {
-                Some(table) => table.validate()?,
-                None => None,
-            },
-            metrics: Metrics::validate(inputs.metrics.listen, inputs.metrics.cloudwatch_namespace)?,
-            services: inputs
-                .services
-                .into_iter()
-                .map(|(name, service)| Service::validate(&name, service))
-                .collect::<Result<_>>()?,
         })
     }
 }
@@ -624,6 +619,19 @@ impl Service {
             environment: inputs.environment,
         })
     }
+}
+
+fn notice_terms(table: &NoticesFragment) -> Result<NoticeTerms> {
+    Ok(NoticeTerms {
+        drain_on_rebalance: table.drain_on_rebalance.unwrap_or(false),
+        drain_before: seconds(
+            "notices.drain_before_seconds",
+            table.drain_before_seconds,
+            300,
+            0,
+            604_800,
+        )?,
+    })
 }
 
 /// `arn:aws:elasticloadbalancing:REGION:ACCOUNT:targetgroup/NAME/ID`, and nothing else: it is used in calls.

@@ -2,7 +2,9 @@
 
 mod fakes;
 
+use super::actions::{verdict_line, versions};
 use super::*;
+use crate::health::Round;
 use crate::hooks::Phase;
 use crate::identity::TargetState;
 use fakes::{Facts, Harness, in_group, verdict};

@@ -32,23 +32,7 @@ pub(super) fn rows(
         rows.extend(build.as_ref().map(|build| (key, named(build))));
     }
     rows.extend(wanted(status, now).map(|wanted| ("wanted", wanted)));
-    // A hold that has ended has no effect, and the updater may not have run since.
-    if let Some(hold) = status
-        .hold
-        .as_ref()
-        .filter(|hold| hold.until.is_none_or(|until| now < until))
-    {
-        let until = match hold.until {
-            Some(until) => format!("until {until}, {}", ahead(until, now)),
-            None => "until released".to_owned(),
-        };
-        let why = if hold.reason.is_empty() {
-            String::new()
-        } else {
-            format!(": {}", hold.reason)
-        };
-        rows.push(("hold", format!("{until}{why}")));
-    }
+    rows.extend(held(status, now).map(|held| ("hold", held)));
     rows.extend(status.pin.as_ref().map(|pin| ("pin", pin.to_string())));
     rows.extend(
         status
@@ -57,16 +41,7 @@ pub(super) fn rows(
             .map(|floor| ("floor", floor.to_string())),
     );
     rows.push(("checked", checked(status, now)));
-    if let Some([root, timestamp, snapshot, targets]) = status.metadata {
-        let fresh = match status.metadata_expires {
-            Some(expires) if expires <= now => format!(", EXPIRED {}", ago(expires, now)),
-            Some(expires) => format!(", expires {}", ahead(expires, now)),
-            None => String::new(),
-        };
-        let versions =
-            format!("root {root}, timestamp {timestamp}, snapshot {snapshot}, targets {targets}");
-        rows.push(("metadata", format!("{versions}{fresh}")));
-    }
+    rows.extend(metadata(status, now).map(|metadata| ("metadata", metadata)));
     rows.extend(status.withheld.as_ref().map(|withheld| {
         let row = format!(
             "permission to restart the agent, since {}, {}: {}",
@@ -90,6 +65,33 @@ pub(super) fn rows(
         rows.push(("skipped", row));
     }
     rows
+}
+
+/// The operator's hold, while it lasts: the updater may not have run since its end.
+fn held(status: &UpdaterStatus, now: Timestamp) -> Option<String> {
+    let hold = status.hold.as_ref()?;
+    let until = match hold.until {
+        Some(until) if until <= now => return None,
+        Some(until) => format!("until {until}, {}", ahead(until, now)),
+        None => "until released".to_owned(),
+    };
+    Some(match hold.reason.as_str() {
+        "" => until,
+        reason => format!("{until}: {reason}"),
+    })
+}
+
+/// The versions of the channel's metadata, and when it expires.
+fn metadata(status: &UpdaterStatus, now: Timestamp) -> Option<String> {
+    let [root, timestamp, snapshot, targets] = status.metadata?;
+    let fresh = match status.metadata_expires {
+        Some(expires) if expires <= now => format!(", EXPIRED {}", ago(expires, now)),
+        Some(expires) => format!(", expires {}", ahead(expires, now)),
+        None => String::new(),
+    };
+    Some(format!(
+        "root {root}, timestamp {timestamp}, snapshot {snapshot}, targets {targets}{fresh}"
+    ))
 }
 
 /// The failures of releases that are tried again, by cause.

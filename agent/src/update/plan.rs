@@ -328,6 +328,18 @@ fn below(view: &View<'_>, floor: &Version, now: Timestamp) -> Decision {
         }
         return Decision::Nothing { reasons };
     };
+    if let Some((at, after)) = view.paused(&offer, now) {
+        return Decision::WaitBackoff { offer, at, after };
+    }
+    let why = Why::BelowFloor {
+        floor: floor.clone(),
+        overrides: overridden(view, &offer, now),
+    };
+    Decision::Update { offer, why }
+}
+
+/// What would keep the instance from taking this release now if it were not below the floor.
+fn overridden(view: &View<'_>, offer: &Offer, now: Timestamp) -> Vec<&'static str> {
     let mut overrides = Vec::new();
     if view.held(now).is_some() {
         overrides.push("hold");
@@ -338,17 +350,10 @@ fn below(view: &View<'_>, floor: &Version, now: Timestamp) -> Decision {
     if !view.windows.open(now) {
         overrides.push("window");
     }
-    if view.pin.is_none() && reach(&offer) > now {
+    if view.pin.is_none() && view.reaches(offer).is_none_or(|at| at > now) {
         overrides.push("wave");
     }
-    if let Some((at, after)) = view.paused(&offer, now) {
-        return Decision::WaitBackoff { offer, at, after };
-    }
-    let why = Why::BelowFloor {
-        floor: floor.clone(),
-        overrides,
-    };
-    Decision::Update { offer, why }
+    overrides
 }
 
 /// The release that replaces a withdrawn one, as signed metadata names it.

@@ -8,7 +8,9 @@ use contract::registry::Record;
 use tokio::sync::watch;
 
 use super::super::*;
-use crate::fleet::Fleet;
+use crate::balancer::TargetHealth;
+use crate::fleet::{Fleet, Member};
+use crate::health::Round;
 use crate::hooks::{Answer, Hook, Hooks, Membership, Phase, Receipt};
 use crate::identity::TargetState;
 use crate::notice::{Scheduled, SpotNotices};
@@ -228,7 +230,7 @@ impl Host for Fake {
 
 #[async_trait]
 impl HealthCheck for Fake {
-    async fn round(&self, services: Arc<[Service]>, _: Duration) -> health::Round {
+    async fn round(&self, services: Arc<[Service]>, _: Duration) -> Round {
         let healthy = self.facts().healthy;
         let found = contract::registry::Service {
             version: "1.0.0".into(),
