@@ -13,11 +13,11 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, Uri, header};
 use hyper_util::rt::TokioIo;
+use support::text;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::settings::Service;
-use crate::text;
 
 /// The result of one round of checks, by service. The registry's own type, since a record contains a round.
 pub(crate) type Round = BTreeMap<String, registry::Service>;
@@ -99,7 +99,7 @@ async fn check_service(service: &Service, limit: Duration) -> registry::Service 
         None => String::new(),
     };
     registry::Service {
-        version: text::line(&version, text::VERSION),
+        version: text::line(&version, text::NAME),
         healthy: true,
         detail: String::new(),
     }
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(answer.version, "1.2 [2Kimagebuilder-agent: unfit i-1: x");
         let long = "HTTP/1.1 200 OK\r\n\r\n0123456789012345678901234567890123456789012345678901234567890123456789";
         let answer = asked(Reply::Once(long), PATIENCE).await;
-        assert_eq!(answer.version.chars().count(), text::VERSION);
+        assert_eq!(answer.version.chars().count(), text::NAME);
         let reason = "HTTP/1.1 503 \u{1b}[2K\r\n\r\n";
         let answer = asked(Reply::Once(reason), PATIENCE).await;
         assert!(!answer.detail.contains('\u{1b}'), "{}", answer.detail);

@@ -36,7 +36,6 @@ mod runtime;
 mod settings;
 mod status;
 mod status_file;
-mod text;
 pub mod update;
 mod update_permission;
 mod version;

@@ -30,6 +30,7 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use contract::registry::Verdict;
+use support::text;
 
 pub(crate) use event::{Action, Event, Judgement, NoAnswer};
 pub(crate) use previous::{LifeStage, PreviousDaemon};
@@ -46,7 +47,6 @@ use crate::health::Round;
 use crate::hooks::{Answer, Hook, Hooks, Membership, OurHooks, Phase, Receipt};
 use crate::identity::TargetState;
 use crate::registry::pace::Urgency;
-use crate::text;
 
 /// Interval between reads of the target lifecycle state: a local call, and until it is seen a terminated instance
 /// counts as serving.

@@ -8,8 +8,7 @@ use std::time::Duration;
 use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
-
-use crate::text;
+use support::text;
 
 /// The interruption of a Spot instance: `spot/instance-action`.
 ///

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ use crate::files::replace;
 use crate::settings::Sources;
 
 /// Directory of the requests, below the daemon's runtime directory.
-pub(crate) const REQUESTS: &str = "restart";
+const REQUESTS: &str = "restart";
 
 /// Least time between two restarts of one unit. The daemon has its own pause; this limit does not depend on the
 /// daemon.
@@ -33,6 +33,11 @@ const WINDOW: Duration = Duration::from_secs(3600);
 /// An older request is ignored.
 const OUT_OF_DATE: Duration = Duration::from_secs(120);
 
+/// The file that requests a restart of `unit`, below the daemon's runtime directory.
+pub(crate) fn request_file(unit: &str) -> PathBuf {
+    Path::new(REQUESTS).join(unit)
+}
+
 /// Requests a restart of `unit` below the daemon's runtime directory.
 pub(crate) fn request(run_dir: &Path, unit: &str) -> Result<()> {
     if !is_service(unit) {
@@ -40,7 +45,7 @@ pub(crate) fn request(run_dir: &Path, unit: &str) -> Result<()> {
     }
     let requests = run_dir.join(REQUESTS);
     fs::create_dir_all(&requests).with_context(|| format!("cannot make {}", requests.display()))?;
-    replace(&requests.join(unit), "", 0o644)
+    replace(&run_dir.join(request_file(unit)), "", 0o644)
 }
 
 /// Whether the name is a service unit's, and cannot be mistaken for a path or an option.

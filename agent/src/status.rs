@@ -14,11 +14,11 @@ use contract::registry::Verdict;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use support::text;
 
 use crate::exit::Exit;
 use crate::output;
 use crate::status_file::{DaemonStatus, FILE};
-use crate::text;
 use crate::update::status::{self as updater_status, UpdaterStatus};
 use crate::update::subscription::Subject;
 

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::bounded::{self, LONGEST_STATUS};
 use crate::files::replace;
 use crate::lifecycle::{ENDED_BY_GROUP, Judgement, LifeStage, PreviousDaemon};
+use crate::update::attempt::{Daemon, Health};
+use crate::update::permission::PermissionAnswer;
 
 /// [`ENDED_BY_GROUP`] as earlier releases wrote it; their files are continued from as well.
 const ENDED_BY_GROUP_BEFORE: &str = "the group is ending this box";
@@ -70,20 +72,6 @@ pub(crate) struct DaemonStatus {
     pub(crate) permission: Option<PermissionAnswer>,
 }
 
-/// The daemon's answer to the updater, which requests permission with `asks_leave_since` in its own status.
-///
-/// It answers the current request only if it is not older than it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PermissionAnswer {
-    /// Whether the daemon may be restarted.
-    pub(crate) granted: bool,
-    /// Why not; empty when granted.
-    #[serde(default)]
-    pub(crate) reason: String,
-    /// When the answer was given.
-    pub(crate) at: Timestamp,
-}
-
 impl DaemonStatus {
     /// Reads what the previous daemon wrote. A file that cannot be read counts as none: the instance is judged again.
     pub(crate) fn read_previous(run_dir: &Path) -> Option<Self> {
@@ -122,6 +110,41 @@ impl DaemonStatus {
             group: self.group.clone(),
             recorded: self.recorded && self.agent == crate::version::version(),
             round: self.services.clone(),
+        })
+    }
+}
+
+/// The status file as the updater reads it.
+#[derive(Clone, Debug)]
+pub(crate) struct StatusReader {
+    run_dir: PathBuf,
+}
+
+impl StatusReader {
+    /// The status file in the daemon's runtime directory.
+    pub(crate) fn new(run_dir: &Path) -> Self {
+        Self {
+            run_dir: run_dir.to_owned(),
+        }
+    }
+}
+
+impl Daemon for StatusReader {
+    fn health(&self) -> Option<Health> {
+        let status = DaemonStatus::read_previous(&self.run_dir)?;
+        let terminating = status.verdict == Some(Verdict::Draining);
+        Some(Health {
+            judged: terminating || matches!(status.verdict, Some(Verdict::Fit | Verdict::Unfit)),
+            fit: status.verdict == Some(Verdict::Fit),
+            terminating,
+            passing: status
+                .services
+                .into_iter()
+                .filter_map(|(name, service)| service.healthy.then_some(name))
+                .collect(),
+            version: status.agent,
+            pid: status.pid,
+            permission: status.permission,
         })
     }
 }

@@ -11,6 +11,7 @@ pub mod blame;
 pub mod build;
 pub mod channel;
 pub(crate) mod command;
+mod operator;
 pub mod permission;
 pub mod phases;
 pub mod plan;
@@ -22,6 +23,7 @@ pub mod state;
 pub mod status;
 pub mod subscription;
 pub mod systemd;
+pub mod updater;
 
 #[cfg(test)]
 mod tests {

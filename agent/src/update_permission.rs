@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::lifecycle::{NoAnswer, Readiness};
-use crate::status_file::PermissionAnswer;
+use crate::update::permission::PermissionAnswer;
 
 #[cfg(test)]
 mod tests;

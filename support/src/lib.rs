@@ -7,6 +7,7 @@ pub mod duration;
 pub mod failure;
 pub mod files;
 mod suggest;
+pub mod text;
 
 pub use failure::{Failure, Report, one_line};
 pub use suggest::nearest;

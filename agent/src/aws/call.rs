@@ -13,11 +13,11 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_ssm::config::http::{HttpRequest, HttpResponse};
 use aws_smithy_runtime::client::orchestrator::operation::Operation;
 use aws_smithy_xml::decode::{Document, try_data};
+use support::text;
 
 use super::Aws;
 use super::signature::{SignedForm, signed};
 use crate::metrics::Fault;
-use crate::text;
 
 /// A service that is called by hand.
 pub(crate) struct Service {
@@ -170,7 +170,7 @@ pub(super) async fn send(
     let (code, message) = read_error(&answer.body);
     Err(CallError::Refused {
         status: answer.status,
-        code: text::line(&code, text::VERSION),
+        code: text::line(&code, text::NAME),
         message: text::line(&message, text::REASON),
     })
 }

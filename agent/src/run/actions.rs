@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use contract::names::registry_parameter;
 use contract::registry::Verdict;
 use jiff::Timestamp;
+use support::text;
 
 use super::{Daemon, Done, or_no_answer};
 use crate::balancer::{Balancer, TargetHealth};
@@ -19,7 +20,6 @@ use crate::output;
 use crate::registry::{Registry, record};
 use crate::restart;
 use crate::settings::ImageName;
-use crate::text;
 
 impl Daemon {
     /// Starts an action.
@@ -274,19 +274,27 @@ impl Daemon {
 
 /// A line of the console, whose beginning contains only the agent's own text.
 pub(super) fn verdict_line(name: &str, instance: &str, why: &str) -> String {
-    let instance = text::line(instance, text::VERSION);
+    let instance = text::line(instance, text::NAME);
     format!("imagebuilder-agent: {name} {instance}: {why}")
 }
 
 /// `orders 1.2.0, nginx`: names from the settings, and only versions that look like one.
 pub(super) fn versions(round: &Round) -> String {
-    let named = round.iter().map(
-        |(name, service)| match text::plain_version(&service.version) {
+    let named = round
+        .iter()
+        .map(|(name, service)| match plain_version(&service.version) {
             None => name.clone(),
             Some(version) => format!("{name} {version}"),
-        },
-    );
+        });
     named.collect::<Vec<_>>().join(", ")
+}
+
+/// A service's version for the console: `None` for text that does not look like a version, so that a service cannot
+/// write sentences into the agent's lines.
+fn plain_version(version: &str) -> Option<&str> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._+~".contains(c);
+    let plain = !version.is_empty() && version.len() <= text::NAME && version.chars().all(fits);
+    plain.then_some(version)
 }
 
 async fn register(balancer: &dyn Balancer, names: &[String], instance: &str) -> Result<()> {
@@ -340,4 +348,20 @@ async fn peers(
         records.extend(found.filter_map(|(name, json)| Some((asked.get(&name)?.clone(), json))));
     }
     Ok(fleet.weigh(instance, &records))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_text_that_looks_like_a_version_is_shown() {
+        for good in ["1.2.3", "2.0.0-rc.1+b", "v1~2", "abcdef0"] {
+            assert_eq!(plain_version(good), Some(good));
+        }
+        let long = "1".repeat(text::NAME + 1);
+        for bad in ["", "1 2", "1:2", "<b>", "1\n", "é", &long] {
+            assert_eq!(plain_version(bad), None, "{bad:?}");
+        }
+    }
 }

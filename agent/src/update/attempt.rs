@@ -12,11 +12,12 @@ mod soak;
 use std::fs;
 
 use anyhow::{Context, Result, bail};
+use support::text;
 use tracing::{error, info, warn};
 
 pub use self::adapters::{
-    Active, Adapters, Clock, Daemon, Health, Probe, StatusReader, System, TestFailure, Unit,
-    UnitState, Units, UpdatePolicy,
+    Active, Adapters, Clock, Daemon, Health, Probe, System, TestFailure, Unit, UnitState, Units,
+    UpdatePolicy,
 };
 pub use self::repair::repair;
 use super::before::Before;
@@ -28,7 +29,6 @@ use super::phases::{
 use super::plan::{self, Decision, Why};
 use super::slots::{Leads, Link, Slots};
 use super::state::{Found, State};
-use crate::text;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

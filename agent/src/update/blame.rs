@@ -150,7 +150,7 @@ pub fn count(
     let counted = Count {
         count: before.saturating_add(1),
         at,
-        reason: crate::text::line(reason, crate::text::REASON),
+        reason: support::text::line(reason, support::text::REASON),
     };
     failures.causes.insert(kind, counted);
     all.push(failures);

@@ -1,23 +1,21 @@
 //! `imagebuilder-agent update …`: the subcommands of systemd's units and of operators.
 //!
-//! Arguments only; `run` and `repair` are in [`super::attempt`], the operator's subcommands in the modules below.
+//! Arguments and output only: [`Updater`] does the work.
 
 mod now;
-mod overrides;
 mod run;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use contract::layout;
 use jiff::{SignedDuration, Timestamp};
 use semver::Version;
 
-use self::overrides::OperatorOverride;
-use super::slots::Layout;
+use super::updater::Updater;
 use crate::arguments::{ConfiguredArgs, SourceArgs};
 use crate::exit::Exit;
+use crate::output;
 use crate::runtime::block_on;
 
 /// `update`.
@@ -46,7 +44,7 @@ enum Verb {
     /// Take no update until released, except those that the channel's floor requires
     Hold {
         /// End the hold after this time: 90m, 8h or 2d [default: until released]
-        #[arg(long = "for", value_name = "DURATION", value_parser = overrides::duration)]
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
         period: Option<SignedDuration>,
         /// Reason, printed by `status`
         #[arg(long, value_name = "TEXT", default_value = "")]
@@ -98,56 +96,33 @@ struct RunArgs {
 impl UpdateArgs {
     /// Runs the subcommand.
     pub(crate) fn dispatch(self) -> Result<Exit> {
-        let layout = below(&self.root);
+        let updater = Updater::new(&self.root);
+        let overrides = |verb: &str, place: &ConfiguredArgs| {
+            must_be_root(&self.root, verb)?;
+            updater.overrides(&place.configured_dir, output::line)
+        };
         match self.verb {
             Verb::Now(place) => {
                 must_be_root(&self.root, "now")?;
                 now::followed(&place.configured_dir)?;
-                OperatorOverride::open(&layout, &place.configured_dir)?
-                    .request_now(Timestamp::now())?;
-                block_on(now::now(&layout.run))
+                overrides("now", &place)?.request_now(Timestamp::now())?;
+                return block_on(now::now(&updater));
             }
             Verb::Hold {
                 period,
                 reason,
                 place,
-            } => {
-                must_be_root(&self.root, "hold")?;
-                OperatorOverride::open(&layout, &place.configured_dir)?.hold(
-                    period,
-                    &reason,
-                    Timestamp::now(),
-                )
-            }
-            Verb::Release(place) => {
-                must_be_root(&self.root, "release")?;
-                OperatorOverride::open(&layout, &place.configured_dir)?.release()
-            }
-            Verb::Pin { version, place } => {
-                must_be_root(&self.root, "pin")?;
-                OperatorOverride::open(&layout, &place.configured_dir)?.pin(version)
-            }
+            } => overrides("hold", &place)?.hold(period, &reason, Timestamp::now())?,
+            Verb::Release(place) => overrides("release", &place)?.release()?,
+            Verb::Pin { version, place } => overrides("pin", &place)?.pin(version)?,
             Verb::Forgive { version, place } => {
-                must_be_root(&self.root, "forgive")?;
-                OperatorOverride::open(&layout, &place.configured_dir)?
-                    .forgive(version, Timestamp::now())
+                overrides("forgive", &place)?.forgive(version, Timestamp::now())?;
             }
-            Verb::Run(args) => block_on(run::run(layout, &self.root, args)),
-            Verb::Repair(args) => block_on(run::repair(layout, &self.root, args)),
-            Verb::Probe(args) => block_on(run::probe(layout, args)),
+            Verb::Run(args) => return block_on(run::run(&updater, args)),
+            Verb::Repair(args) => return block_on(run::repair(&updater, args)),
+            Verb::Probe(args) => return block_on(run::probe(&updater, args)),
         }
-    }
-}
-
-/// The image's layout below `root`.
-fn below(root: &Path) -> Layout {
-    let at = |path: &str| root.join(path.trim_start_matches('/'));
-    Layout {
-        factory: at(layout::FACTORY),
-        slots: at(layout::SLOTS),
-        channel: at(layout::CHANNEL),
-        state: at(layout::STATE),
-        run: at(layout::RUN),
+        Ok(Exit::Done)
     }
 }
 
@@ -157,4 +132,52 @@ fn must_be_root(root: &Path, verb: &str) -> Result<()> {
         return Ok(());
     }
     bail!("update {verb} requires root\nhint: sudo imagebuilder-agent update {verb}")
+}
+
+/// `90m`, `8h`, `2d`.
+fn duration(text: &str) -> Result<SignedDuration, String> {
+    let wrong = || "use a whole number followed by m, h or d, such as 8h".to_owned();
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let minutes = match unit {
+        'm' => 1,
+        'h' => 60,
+        'd' => 24 * 60,
+        _ => return Err(wrong()),
+    };
+    let digits = &text[..text.len() - 1];
+    if digits.is_empty() || !digits.bytes().all(|c| c.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let number: u32 = digits.parse().map_err(|_| wrong())?;
+    if number == 0 {
+        return Err(wrong());
+    }
+    Ok(SignedDuration::from_mins(i64::from(number) * minutes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_whole_numbers_with_a_unit() {
+        for (text, minutes) in [("90m", 90), ("8h", 480), ("2d", 2880)] {
+            assert_eq!(duration(text), Ok(SignedDuration::from_mins(minutes)));
+        }
+        for text in [
+            "",
+            "8",
+            "h",
+            "0h",
+            "-1h",
+            "+1h",
+            "1.5h",
+            "8 h",
+            "8s",
+            "8ħ",
+            "99999999999h",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
 }

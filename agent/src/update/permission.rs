@@ -14,6 +14,20 @@ pub const LONGEST_WITHHELD_URGENT: SignedDuration = SignedDuration::from_mins(10
 /// After this long it is reported: a launch, a drain or a small fleet's refresh takes less.
 pub(super) const WITHHELD_LONG: SignedDuration = SignedDuration::from_hours(1);
 
+/// The daemon's answer to the updater, which requests permission with `asks_leave_since` in its own status.
+///
+/// It answers the current request only if it is not older than it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PermissionAnswer {
+    /// Whether the daemon may be restarted.
+    pub granted: bool,
+    /// Why not; empty when granted.
+    #[serde(default)]
+    pub reason: String,
+    /// When the answer was given.
+    pub at: Timestamp,
+}
+
 /// A withheld permission.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Withheld {

@@ -26,7 +26,6 @@ use super::blame::{self, FailureKind};
 use super::channel::Channel;
 use super::slots::Layout;
 use super::subscription::FILE as SUBJECT;
-use crate::restart::REQUESTS;
 
 /// Longest output of a self-test: it is untrusted, and one line is expected.
 const MOST: u64 = 64 * 1024;
@@ -43,13 +42,22 @@ pub(crate) const VERBS: [&str; 4] = [
 /// channel.
 const WELL: [i32; 2] = [0, 4];
 
+/// What a release's other verbs are run with.
+#[derive(Clone, Debug, Default)]
+pub struct VerbInputs {
+    /// The flags that name the host's settings.
+    pub flags: Vec<OsString>,
+    /// The file below the daemon's runtime directory that requests a restart of a service in them; `None`: no restart
+    /// is requested.
+    pub restart_request: Option<PathBuf>,
+}
+
 /// Runs a release's own `update probe`, and its other verbs in a directory tree of their own.
 #[derive(Clone, Debug, Default)]
 pub struct SelfTest {
     arguments: Vec<OsString>,
-    sources: Vec<OsString>,
+    verbs: VerbInputs,
     scratch: PathBuf,
-    unit: Option<String>,
 }
 
 impl SelfTest {
@@ -62,14 +70,12 @@ impl SelfTest {
         }
     }
 
-    /// With what the other verbs need: a scratch directory, which is created and removed, the arguments that name the
-    /// host's settings, and the unit of a service in them.
+    /// With what the other verbs need, and a scratch directory, which is created and removed.
     #[must_use]
-    pub fn exercising(self, scratch: &Path, sources: Vec<OsString>, unit: Option<String>) -> Self {
+    pub fn exercising(self, scratch: &Path, verbs: VerbInputs) -> Self {
         Self {
-            sources,
+            verbs,
             scratch: scratch.to_owned(),
-            unit,
             ..self
         }
     }
@@ -86,14 +92,15 @@ impl Probe for SelfTest {
 
     async fn exercise(&mut self, binary: &Path) -> Result<(), (String, TestFailure)> {
         let scratch = Scratch::new(&self.scratch);
-        let tree = Tree::make(&self.scratch, binary, self.unit.as_deref()).map_err(|error| {
+        let request = self.verbs.restart_request.as_deref();
+        let tree = Tree::make(&self.scratch, binary, request).map_err(|error| {
             let why = format!("cannot make a tree to run it in: {error:#}");
             (VERBS[0].to_owned(), TestFailure::Environment(why))
         })?;
         for verb in VERBS {
             let mut command = Command::new(binary);
             command.args(verb.split(' ')).args(tree.arguments(verb));
-            command.args(&self.sources).env("PATH", tree.path());
+            command.args(&self.verbs.flags).env("PATH", tree.path());
             let accepted: &[i32] = if verb == "update run" { &WELL } else { &[0] };
             let ended = ended(binary, command, accepted).await;
             ended.map_err(|failure| (verb.to_owned(), failure))?;
@@ -152,7 +159,7 @@ async fn ended(
 struct Tree(PathBuf);
 
 impl Tree {
-    fn make(at: &Path, binary: &Path, unit: Option<&str>) -> Result<Self> {
+    fn make(at: &Path, binary: &Path, restart_request: Option<&Path>) -> Result<Self> {
         let tree = Self(at.to_owned());
         let root = tree.0.join("root");
         let below = |path: &str| root.join(path.trim_start_matches('/'));
@@ -162,7 +169,7 @@ impl Tree {
             &factory,
             &slots.join("versions"),
             &slots.join("staging"),
-            &daemon.join(REQUESTS),
+            &daemon,
             &tree.0.join("restarted"),
             &tree.0.join("configured"),
             &bin,
@@ -187,8 +194,12 @@ impl Tree {
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
         };
         write(tree.0.join("configured").join(SUBJECT), &terms)?;
-        if let Some(unit) = unit {
-            write(daemon.join(REQUESTS).join(unit), "")?;
+        if let Some(request) = restart_request.map(|request| daemon.join(request)) {
+            if let Some(dir) = request.parent() {
+                fs::create_dir_all(dir)
+                    .with_context(|| format!("cannot make {}", dir.display()))?;
+            }
+            write(request, "")?;
         }
         Ok(tree)
     }
@@ -260,7 +271,7 @@ fn reported(output: &str) -> Result<Version> {
         .strip_prefix(BINARY)
         .and_then(|rest| rest.strip_prefix(' '))
         .and_then(|version| Version::parse(version).ok());
-    let shown = crate::text::line(last, 80);
+    let shown = support::text::line(last, 80);
     version.with_context(|| format!("its last line is {shown:?}, not `{BINARY} VERSION`"))
 }
 

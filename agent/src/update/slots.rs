@@ -49,14 +49,17 @@ pub struct Layout {
     pub run: PathBuf,
 }
 
-impl Default for Layout {
-    fn default() -> Self {
+impl Layout {
+    /// The image's layout below `root`: `/` on an instance.
+    #[must_use]
+    pub fn below(root: &Path) -> Self {
+        let at = |path: &str| root.join(path.trim_start_matches('/'));
         Self {
-            factory: layout::FACTORY.into(),
-            slots: layout::SLOTS.into(),
-            channel: layout::CHANNEL.into(),
-            state: layout::STATE.into(),
-            run: layout::RUN.into(),
+            factory: at(layout::FACTORY),
+            slots: at(layout::SLOTS),
+            channel: at(layout::CHANNEL),
+            state: at(layout::STATE),
+            run: at(layout::RUN),
         }
     }
 }

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use support::files;
+use support::{files, text};
 
 use super::blame::{self, CRASHES, FailureKind, Failures};
 use super::build::Build;
@@ -24,7 +24,6 @@ use super::channel::Digest;
 use super::permission::Withheld;
 use super::phases::{Note, Phase, Withdrawals};
 use super::status::{Hold, Skipped};
-use crate::text;
 
 /// The updater's file in its state directory.
 pub const FILE: &str = "state.json";

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use semver::Version;
 use serde::{Deserialize, Serialize};
+use support::files;
 
 use super::blame::Failures;
 use super::build::Build;
 use super::permission::Withheld;
-use crate::files::replace;
 
 /// The file's name in the updater's runtime directory.
 pub const FILE: &str = "status.json";
@@ -70,6 +70,37 @@ pub struct UpdaterStatus {
     pub permission_requested_since: Option<Timestamp>,
 }
 
+impl UpdaterStatus {
+    /// Reads the file in the updater's runtime directory; empty if the updater never ran or the file cannot be read.
+    #[must_use]
+    pub fn read(run_dir: &Path) -> Self {
+        let json = std::fs::read(run_dir.join(FILE)).unwrap_or_default();
+        serde_json::from_slice(&json).unwrap_or_default()
+    }
+
+    /// What the updater is doing, in one line; `None` while it is idle.
+    #[must_use]
+    pub fn progress(&self) -> Option<String> {
+        let what = match self.phase.as_str() {
+            "" | "idle" => return None,
+            "checking" => return Some("reading the channel".to_owned()),
+            "fetching" => "fetching",
+            "staging" => "putting into a slot",
+            "preflight" => "testing itself:",
+            "asking" => "waiting for the agent's permission to be replaced by",
+            "armed" => "starting the trial of",
+            "trial" => "on trial:",
+            "comparing" => "worse on trial, reverted; comparing without",
+            "proving" => "soaked; testing itself once more:",
+            "confirmed" | "committed" => "making stable",
+            other => other,
+        };
+        let version = self.wanted.as_ref().map(|build| build.version.to_string());
+        let line = format!("{what} {}", version.unwrap_or_default());
+        Some(line.trim_end().to_owned())
+    }
+}
+
 /// An operator's hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
@@ -106,12 +137,10 @@ impl UpdaterStatusFile {
     /// The file in the runtime directory, continuing from its last contents.
     #[must_use]
     pub fn new(run_dir: &Path) -> Self {
-        let path = run_dir.join(FILE);
-        let current = std::fs::read(&path)
-            .ok()
-            .and_then(|json| serde_json::from_slice(&json).ok())
-            .unwrap_or_default();
-        Self { path, current }
+        Self {
+            path: run_dir.join(FILE),
+            current: UpdaterStatus::read(run_dir),
+        }
     }
 
     /// Writes a change, readable by all users. An update does not stop because its status cannot be written, so a
@@ -123,8 +152,8 @@ impl UpdaterStatusFile {
             return;
         }
         let json = serde_json::to_string_pretty(&status).unwrap_or_default();
-        if let Err(error) = replace(&self.path, &format!("{json}\n"), 0o644) {
-            tracing::warn!("{error:#}");
+        if let Err(error) = files::replace(&self.path, format!("{json}\n").as_bytes(), 0o644) {
+            tracing::warn!("cannot write {}: {error}", self.path.display());
         }
         self.current = status;
     }
@@ -133,5 +162,68 @@ impl UpdaterStatusFile {
     #[must_use]
     pub fn current(&self) -> &UpdaterStatus {
         &self.current
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::update::channel::Digest;
+    use crate::update::phases::{Job, Phase};
+
+    fn build(minor: u64) -> Build {
+        Build {
+            version: Version::new(1, minor, 0),
+            digest: Digest::parse(&format!("{minor:064x}")).unwrap(),
+        }
+    }
+
+    fn at(phase: &str) -> UpdaterStatus {
+        UpdaterStatus {
+            phase: phase.to_owned(),
+            wanted: Some(build(3)),
+            ..UpdaterStatus::default()
+        }
+    }
+
+    #[test]
+    fn every_phase_has_a_description() {
+        let job = Job {
+            build: build(3),
+            from: build(2),
+            why: String::new(),
+            boot: String::new(),
+            began: Timestamp::UNIX_EPOCH,
+            crashes: 0,
+            urgent: false,
+            withheld: None,
+            overruled: false,
+            worse: None,
+        };
+        let phases = [
+            Phase::Fetching,
+            Phase::Staging,
+            Phase::Preflight,
+            Phase::Asking,
+            Phase::Armed,
+            Phase::Trial,
+            Phase::Comparing,
+            Phase::Proving,
+            Phase::Confirmed,
+            Phase::Committed,
+        ];
+        for phase in phases.map(|phase| phase(job.clone())) {
+            let message = at(phase.name()).progress().unwrap();
+            assert!(message.ends_with(" 1.3.0"), "{message}");
+            assert!(
+                !message.starts_with(phase.name()) || phase.name() == "fetching",
+                "{message}"
+            );
+        }
+        assert_eq!(at(Phase::Idle.name()).progress(), None);
+        assert_eq!(
+            at(Phase::Checking.name()).progress().unwrap(),
+            "reading the channel"
+        );
     }
 }

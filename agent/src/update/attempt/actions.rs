@@ -6,15 +6,16 @@ use std::time::Duration;
 use contract::layout::BINARY;
 use jiff::Timestamp;
 use semver::Version;
+use support::text;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::adapters::{Active, Unit};
 use super::{Attempt, Health, TestFailure};
-use crate::text;
 use crate::update::blame::{self, FailureKind, Failures};
 use crate::update::build::Build;
 use crate::update::channel::{Catalogue, Offer};
+use crate::update::permission::PermissionAnswer;
 use crate::update::phases::{Action, Checked, Event, Failure, Phase, Withdrawals};
 use crate::update::plan::{self, View};
 use crate::update::refusal::Cause;
@@ -296,9 +297,9 @@ impl Attempt {
                 Err(error) => warn!("cannot read the state of the stable unit: {error:#}"),
             }
             let answer = self.adapters.daemon.health().and_then(|it| it.permission);
-            match answer.filter(|(_, _, at)| *at >= since) {
-                Some((true, _, _)) => return Event::Permitted,
-                Some((false, reason, _)) => {
+            match answer.filter(|answer| answer.at >= since) {
+                Some(answer) if answer.granted => return Event::Permitted,
+                Some(PermissionAnswer { reason, .. }) => {
                     let at = self.adapters.clock.now();
                     return Event::NotPermitted { reason, at };
                 }

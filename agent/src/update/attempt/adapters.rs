@@ -1,16 +1,15 @@
 //! The adapters of an attempt, as traits that tests can replace.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use async_trait::async_trait;
-use contract::registry::Verdict;
 use jiff::Timestamp;
 use semver::Version;
 
-use crate::status_file::{DaemonStatus, PermissionAnswer};
 use crate::update::channel::Channel;
+use crate::update::permission::PermissionAnswer;
 use crate::update::plan::Windows;
 use crate::update::slots::Slots;
 use crate::update::state::Store;
@@ -144,56 +143,14 @@ pub struct Health {
     pub terminating: bool,
     /// The services that pass, by name.
     pub passing: Vec<String>,
-    /// Its answer to a request for permission: granted or not, why not, and when.
-    pub permission: Option<(bool, String, Timestamp)>,
+    /// Its answer to a request for permission; `None` if there is none.
+    pub permission: Option<PermissionAnswer>,
 }
 
-/// The daemon, through its status file.
+/// The daemon.
 pub trait Daemon: Send {
     /// Its last status; `None` if there is none that can be read.
     fn health(&self) -> Option<Health>;
-}
-
-/// The daemon's `status.json`.
-#[derive(Clone, Debug)]
-pub struct StatusReader {
-    dir: PathBuf,
-}
-
-impl StatusReader {
-    /// In the daemon's runtime directory.
-    #[must_use]
-    pub fn new(dir: &Path) -> Self {
-        Self {
-            dir: dir.to_owned(),
-        }
-    }
-}
-
-impl Daemon for StatusReader {
-    fn health(&self) -> Option<Health> {
-        let status = DaemonStatus::read_previous(&self.dir)?;
-        let terminating = status.verdict == Some(Verdict::Draining);
-        Some(Health {
-            judged: terminating || matches!(status.verdict, Some(Verdict::Fit | Verdict::Unfit)),
-            fit: status.verdict == Some(Verdict::Fit),
-            terminating,
-            passing: status
-                .services
-                .into_iter()
-                .filter_map(|(name, service)| service.healthy.then_some(name))
-                .collect(),
-            version: status.agent,
-            pid: status.pid,
-            permission: status.permission.map(
-                |PermissionAnswer {
-                     granted,
-                     reason,
-                     at,
-                 }| (granted, reason, at),
-            ),
-        })
-    }
 }
 
 /// The wall clock; pauses use tokio's clock.

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
+use support::text;
 use tokio::time::{Instant, sleep};
 
 use super::Attempt;
 use super::actions::{Fault, PERMISSION_TIMEOUT};
 use super::adapters::{Active, Health, Unit};
-use crate::text;
 use crate::update::blame::{self, FailureKind};
 use crate::update::build::Build;
 use crate::update::phases::Event;
@@ -98,11 +98,13 @@ impl Attempt {
                     (since, Instant::now() + PERMISSION_TIMEOUT)
                 });
                 // The next step withdraws the request.
-                match self.adapters.daemon.health().and_then(|it| it.permission) {
-                    Some((true, _, at)) if at >= since => return Ok(None),
+                let answer = self.adapters.daemon.health().and_then(|it| it.permission);
+                match answer.filter(|answer| answer.at >= since) {
+                    Some(answer) if answer.granted => return Ok(None),
                     // It may change its answer until the deadline: a group answers once a minute.
-                    Some((false, reason, at)) if at >= since && Instant::now() >= deadline => {
-                        return Ok(Some(Regression::Busy(text::line(&reason, text::REASON))));
+                    Some(answer) if Instant::now() >= deadline => {
+                        let reason = text::line(&answer.reason, text::REASON);
+                        return Ok(Some(Regression::Busy(reason)));
                     }
                     _ if Instant::now() >= deadline => return Ok(Some(Regression::Mute)),
                     _ => {}

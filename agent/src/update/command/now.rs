@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 
-use super::overrides::read_status;
 use crate::exit::Exit;
 use crate::output;
 use crate::update::status::UpdaterStatus;
 use crate::update::subscription::Subject;
+use crate::update::updater::Updater;
 
 /// The updater's unit.
 const UNIT: &str = "imagebuilder-agent-update.service";
@@ -27,9 +27,9 @@ pub(super) fn followed(run_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Starts the updater and polls its status in `run` until it ends.
-pub(super) async fn now(run: &Path) -> Result<Exit> {
-    let before = read_status(run);
+/// Starts the updater and polls its status until it ends.
+pub(super) async fn now(updater: &Updater) -> Result<Exit> {
+    let before = updater.status();
     // The job ends with the run; a run that is active already is joined.
     let mut job = Command::new("systemctl")
         .args(["start", UNIT])
@@ -39,10 +39,10 @@ pub(super) async fn now(run: &Path) -> Result<Exit> {
         .context(
             "cannot run systemctl\nhint: without systemd, run imagebuilder-agent update run",
         )?;
-    let mut printed = line(&before);
+    let mut printed = before.progress();
     let status = loop {
         let ended = tokio::time::timeout(INTERVAL, job.wait()).await;
-        let line = line(&read_status(run));
+        let line = updater.status().progress();
         if line.is_some() && line != printed {
             tracing::info!("{}", line.as_deref().unwrap_or_default());
         }
@@ -51,7 +51,7 @@ pub(super) async fn now(run: &Path) -> Result<Exit> {
             break ended.context("cannot wait for systemctl")?;
         }
     };
-    let after = read_status(run);
+    let after = updater.status();
     if after != before && !after.code.is_empty() {
         bail!("{}: {}", after.code, after.reason);
     }
@@ -63,33 +63,6 @@ pub(super) async fn now(run: &Path) -> Result<Exit> {
     }
     output::line(&outcome(&before, &after));
     Ok(Exit::Done)
-}
-
-/// The current phase, in one line; `None` while idle.
-fn line(status: &UpdaterStatus) -> Option<String> {
-    let what = match status.phase.as_str() {
-        "" | "idle" => return None,
-        "checking" => return Some("reading the channel".to_owned()),
-        "fetching" => "fetching",
-        "staging" => "putting into a slot",
-        "preflight" => "testing itself:",
-        "asking" => "waiting for the agent's permission to be replaced by",
-        "armed" => "starting the trial of",
-        "trial" => "on trial:",
-        "comparing" => "worse on trial, reverted; comparing without",
-        "proving" => "soaked; testing itself once more:",
-        "confirmed" | "committed" => "making stable",
-        other => other,
-    };
-    let version = status
-        .wanted
-        .as_ref()
-        .map(|build| build.version.to_string());
-    Some(
-        format!("{what} {}", version.unwrap_or_default())
-            .trim_end()
-            .to_owned(),
-    )
 }
 
 fn outcome(before: &UpdaterStatus, after: &UpdaterStatus) -> String {
@@ -113,7 +86,6 @@ mod tests {
     use super::*;
     use crate::update::build::Build;
     use crate::update::channel::Digest;
-    use crate::update::phases::Phase;
 
     fn build(minor: u64) -> Option<Build> {
         let digest = Digest::parse(&format!("{minor:064x}")).unwrap();
@@ -128,47 +100,6 @@ mod tests {
             wanted: build(3),
             ..UpdaterStatus::default()
         }
-    }
-
-    #[test]
-    fn every_phase_has_a_description() {
-        let job = crate::update::phases::Job {
-            build: build(3).unwrap(),
-            from: build(2).unwrap(),
-            why: String::new(),
-            boot: String::new(),
-            began: jiff::Timestamp::UNIX_EPOCH,
-            crashes: 0,
-            urgent: false,
-            withheld: None,
-            overruled: false,
-            worse: None,
-        };
-        let phases = [
-            Phase::Fetching,
-            Phase::Staging,
-            Phase::Preflight,
-            Phase::Asking,
-            Phase::Armed,
-            Phase::Trial,
-            Phase::Comparing,
-            Phase::Proving,
-            Phase::Confirmed,
-            Phase::Committed,
-        ];
-        for phase in phases.map(|phase| phase(job.clone())) {
-            let message = line(&at(phase.name(), 2)).unwrap();
-            assert!(message.ends_with(" 1.3.0"), "{message}");
-            assert!(
-                !message.starts_with(phase.name()) || phase.name() == "fetching",
-                "{message}"
-            );
-        }
-        assert_eq!(line(&at(Phase::Idle.name(), 2)), None);
-        assert_eq!(
-            line(&at(Phase::Checking.name(), 2)).unwrap(),
-            "reading the channel"
-        );
     }
 
     #[test]

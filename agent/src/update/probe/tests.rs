@@ -78,9 +78,11 @@ async fn a_release_that_fails_or_prints_anything_else_does_not() {
 async fn every_verb_of_the_units_runs_in_a_separate_tree() {
     let dir = tempfile::tempdir().unwrap();
     let scratch = dir.path().join("verbs");
-    let sources = ["--settings", "/etc/x"].map(OsString::from).to_vec();
-    let mut test =
-        SelfTest::default().exercising(&scratch, sources, Some("overrides.service".to_owned()));
+    let verbs = VerbInputs {
+        flags: ["--settings", "/etc/x"].map(OsString::from).to_vec(),
+        restart_request: Some("restart/orders.service".into()),
+    };
+    let mut test = SelfTest::default().exercising(&scratch, verbs);
     let log = dir.path().join("log");
     for failing in [
         None,
@@ -116,7 +118,7 @@ async fn every_verb_of_the_units_runs_in_a_separate_tree() {
                 assert!(message.contains(&format!("{verb} --")), "{message}");
             }
             assert!(
-                message.contains("--settings /etc/x") && message.contains("overrides.service"),
+                message.contains("--settings /etc/x") && message.contains("orders.service"),
                 "{message}"
             );
         }
@@ -185,7 +187,7 @@ fn layout(root: &Path) -> Layout {
     let layout = Layout {
         slots: root.join("slots"),
         state: root.join("state"),
-        ..Layout::default()
+        ..Layout::below(root)
     };
     fs::create_dir_all(layout.slots.join("staging")).unwrap();
     fs::create_dir_all(&layout.state).unwrap();

@@ -25,6 +25,7 @@ use crate::update::attempt::{
 };
 use crate::update::build::Build;
 use crate::update::channel::{Catalogue, Channel, Digest, Offer};
+use crate::update::permission::PermissionAnswer;
 use crate::update::plan::Windows;
 use crate::update::refusal::{Cause, Refusal};
 use crate::update::slots::{Layout, Leads, Link, Lock, Slots};
@@ -547,17 +548,22 @@ impl Daemon for Play {
         let asked = fs::read_to_string(scene.root.join("run/status.json")).unwrap_or_default();
         let asked: crate::update::status::UpdaterStatus =
             serde_json::from_str(&asked).unwrap_or_default();
+        let answered = |refusal: Option<&str>, at| PermissionAnswer {
+            granted: refusal.is_none(),
+            reason: refusal.unwrap_or_default().to_owned(),
+            at,
+        };
         health.permission = asked
             .permission_requested_since
             .and_then(|at| match scene.answer {
-                Answer::Granted => Some((true, String::new(), at)),
-                Answer::Refused(reason) => Some((false, reason.to_owned(), at)),
+                Answer::Granted => Some(answered(None, at)),
+                Answer::Refused(reason) => Some(answered(Some(reason), at)),
                 // One on trial has ways of its own.
                 Answer::Silent
                     if scene.trial == Active::Active
                         && !matches!(scene.on_trial, OnTrial::Mute) =>
                 {
-                    Some((true, String::new(), at))
+                    Some(answered(None, at))
                 }
                 Answer::Silent => None,
             });
@@ -578,8 +584,8 @@ impl Daemon for Play {
                 OnTrial::Leaves(from) => health.terminating = at >= from,
                 OnTrial::Mute => health.permission = None,
                 OnTrial::Refuses => {
-                    health.permission =
-                        health.permission.map(|it| (false, "busy".to_owned(), it.2));
+                    let asked = health.permission;
+                    health.permission = asked.map(|it| answered(Some("busy"), it.at));
                 }
                 _ => {}
             }

@@ -1,6 +1,6 @@
-//! `update hold | release | pin | forgive`: the operator's overrides, stored durably for the updater.
+//! The operator's overrides, stored durably for the updater.
 //!
-//! They only store the override: an attempt that is running is not stopped, which is logged.
+//! An attempt that is running is not stopped, which is logged.
 
 use std::path::{Path, PathBuf};
 
@@ -8,20 +8,22 @@ use anyhow::{Context, Result, bail};
 use jiff::{SignedDuration, Timestamp};
 use semver::Version;
 
-use crate::exit::Exit;
-use crate::output;
-use crate::update::slots::Layout;
-use crate::update::state::{Forgiveness, Overrides, State, Store};
-use crate::update::status::{FILE, Hold, UpdaterStatus, UpdaterStatusFile};
-use crate::update::subscription::{Subject, machine_name};
+use super::slots::Layout;
+use super::state::{Forgiveness, Overrides, State, Store};
+use super::status::{Hold, UpdaterStatus, UpdaterStatusFile};
+use super::subscription::{Subject, machine_name};
 
 /// Most forgiven releases that are kept: far more than a channel offers at one time.
 const MOST_FORGIVEN: usize = 64;
 
-/// The overrides of this instance, and where they are stored.
-pub(super) struct OperatorOverride {
+/// The overrides of this instance, and where they are stored. They apply to the instance they were given on: an image
+/// made of it does not inherit them.
+#[derive(Debug)]
+pub struct OperatorOverride {
     store: Store,
     run: PathBuf,
+    /// Where the line that confirms an override goes.
+    print: fn(&str),
     overrides: Overrides,
     /// The updater's state.
     state: State,
@@ -29,8 +31,8 @@ pub(super) struct OperatorOverride {
 }
 
 impl OperatorOverride {
-    /// Overrides apply to the instance they were given on: an image made of it does not inherit them.
-    pub(super) fn open(layout: &Layout, run_dir: &Path) -> Result<Self> {
+    /// Reads what was stored for this instance; `run_dir` is the directory that `configure` writes.
+    pub(super) fn open(layout: &Layout, run_dir: &Path, print: fn(&str)) -> Result<Self> {
         let store = Store::new(&layout.state).also_called(machine_name().ok());
         let configured = Subject::read(run_dir).map(|subject| subject.instance_id);
         let instance_id = match configured.or_else(|| store.owner()) {
@@ -42,17 +44,22 @@ impl OperatorOverride {
             state: store.peek(),
             store,
             run: layout.run.clone(),
-            status: read_status(&layout.run),
+            print,
+            status: UpdaterStatus::read(&layout.run),
         })
     }
 
-    /// `update hold`.
-    pub(super) fn hold(
+    /// `update hold`: takes no update for this period, or until released, except those that the channel's floor
+    /// requires. White space in `reason` becomes single blanks.
+    ///
+    /// # Errors
+    /// The period is too long, or the override cannot be written.
+    pub fn hold(
         mut self,
         period: Option<SignedDuration>,
         reason: &str,
         now: Timestamp,
-    ) -> Result<Exit> {
+    ) -> Result<()> {
         // To the second: it is read by people.
         let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
         let until = period
@@ -72,26 +79,31 @@ impl OperatorOverride {
         if let Some(floor) = &self.status.floor {
             tracing::info!("the channel's floor {floor} holds all the same");
         }
-        Ok(Exit::Done)
+        Ok(())
     }
 
-    /// `update release`.
-    pub(super) fn release(mut self) -> Result<Exit> {
+    /// `update release`: ends a hold and a pin.
+    ///
+    /// # Errors
+    /// The overrides cannot be written.
+    pub fn release(mut self) -> Result<()> {
         let was = match (self.overrides.hold.take(), self.overrides.pin.take()) {
             (None, None) => {
-                output::line("nothing was held or pinned");
-                return Ok(Exit::Done);
+                (self.print)("nothing was held or pinned");
+                return Ok(());
             }
             (Some(_), None) => "released the hold".to_owned(),
             (None, Some(pin)) => format!("released the pin to {pin}"),
             (Some(_), Some(pin)) => format!("released the hold and the pin to {pin}"),
         };
-        self.keep(&was)?;
-        Ok(Exit::Done)
+        self.keep(&was)
     }
 
-    /// `update pin`.
-    pub(super) fn pin(mut self, version: Version) -> Result<Exit> {
+    /// `update pin`: takes exactly this version, older or newer, and keeps it.
+    ///
+    /// # Errors
+    /// The version is below the channel's floor, or the override cannot be written.
+    pub fn pin(mut self, version: Version) -> Result<()> {
         if let Some(floor) = self.status.floor.as_ref().filter(|floor| version < **floor) {
             bail!(
                 "cannot pin {version}: the channel's floor is {floor}\n\
@@ -103,11 +115,14 @@ impl OperatorOverride {
         tracing::info!(
             "it is taken at the next check; to take it now, run imagebuilder-agent update now"
         );
-        Ok(Exit::Done)
+        Ok(())
     }
 
-    /// `update forgive`.
-    pub(super) fn forgive(mut self, version: Version, now: Timestamp) -> Result<Exit> {
+    /// `update forgive`: forgets the failures of this version on this host.
+    ///
+    /// # Errors
+    /// The version has not failed here, or the override cannot be written.
+    pub fn forgive(mut self, version: Version, now: Timestamp) -> Result<()> {
         if !self.state.holds_against(&version) {
             bail!(
                 "cannot forgive {version}: it has not failed on this host\n\
@@ -126,11 +141,14 @@ impl OperatorOverride {
         tracing::info!(
             "it is tried at the next check; to try it now, run imagebuilder-agent update now"
         );
-        Ok(Exit::Done)
+        Ok(())
     }
 
     /// `update now`: ends pauses after failed attempts.
-    pub(super) fn request_now(mut self, now: Timestamp) -> Result<()> {
+    ///
+    /// # Errors
+    /// The override cannot be written.
+    pub fn request_now(mut self, now: Timestamp) -> Result<()> {
         self.overrides.now = Some(now);
         self.store.save_overrides(&self.overrides)
     }
@@ -152,7 +170,7 @@ impl OperatorOverride {
             status.skipped.retain(|it| !pending(&it.build.version));
             status.failures.retain(|it| !pending(&it.build.version));
         });
-        output::line(line);
+        (self.print)(line);
         let phase = self.status.phase.as_str();
         if !matches!(phase, "" | "idle" | "checking") {
             tracing::warn!("an attempt is under way ({phase}); it is not stopped by this");
@@ -161,40 +179,13 @@ impl OperatorOverride {
     }
 }
 
-/// The updater's last status; empty if it never ran.
-pub(super) fn read_status(run: &Path) -> UpdaterStatus {
-    let text = std::fs::read_to_string(run.join(FILE)).unwrap_or_default();
-    serde_json::from_str(&text).unwrap_or_default()
-}
-
-/// `90m`, `8h`, `2d`.
-pub(super) fn duration(text: &str) -> Result<SignedDuration, String> {
-    let wrong = || "use a whole number followed by m, h or d, such as 8h".to_owned();
-    let unit = text.chars().next_back().ok_or_else(wrong)?;
-    let minutes = match unit {
-        'm' => 1,
-        'h' => 60,
-        'd' => 24 * 60,
-        _ => return Err(wrong()),
-    };
-    let digits = &text[..text.len() - 1];
-    if digits.is_empty() || !digits.bytes().all(|c| c.is_ascii_digit()) {
-        return Err(wrong());
-    }
-    let number: u32 = digits.parse().map_err(|_| wrong())?;
-    if number == 0 {
-        return Err(wrong());
-    }
-    Ok(SignedDuration::from_mins(i64::from(number) * minutes))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::update::blame::FailureKind;
     use crate::update::build::Build;
     use crate::update::channel::Digest;
-    use crate::update::command::below;
+    use crate::update::status::FILE;
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -211,15 +202,15 @@ mod tests {
         }
 
         fn operator(&self) -> OperatorOverride {
-            OperatorOverride::open(&below(self.0.path()), self.0.path()).unwrap()
+            OperatorOverride::open(&Layout::below(self.0.path()), self.0.path(), |_| {}).unwrap()
         }
 
         fn overrides(&self) -> Overrides {
-            Store::new(&below(self.0.path()).state).overrides("i-1")
+            Store::new(&Layout::below(self.0.path()).state).overrides("i-1")
         }
 
         fn write(&self, status: &UpdaterStatus) {
-            let run = below(self.0.path()).run;
+            let run = Layout::below(self.0.path()).run;
             std::fs::create_dir_all(&run).unwrap();
             let json = serde_json::to_string(status).unwrap();
             std::fs::write(run.join(FILE), json).unwrap();
@@ -240,7 +231,7 @@ mod tests {
         assert_eq!(hold.until, Some(at("2026-06-01T18:00:00Z")));
         assert_eq!(hold.reason, "fair week");
         // Shown at once, also if the updater never ran.
-        let reported = read_status(&below(place.0.path()).run);
+        let reported = UpdaterStatus::read(&Layout::below(place.0.path()).run);
         assert_eq!(
             (reported.hold.unwrap().reason, reported.pin),
             (hold.reason, overrides.pin)
@@ -290,7 +281,7 @@ mod tests {
             digest: Digest::parse(&format!("{minor:064x}")).unwrap(),
         };
         let now = at("2026-06-01T10:00:00Z");
-        let store = Store::new(&below(place.0.path()).state);
+        let store = Store::new(&Layout::below(place.0.path()).state);
         let (mut state, _) = store.load("i-1", None).unwrap();
         for _ in 0..3 {
             state.fail(&build(2), FailureKind::Crashed, "crashed", now);
@@ -315,7 +306,7 @@ mod tests {
             .operator()
             .forgive(Version::new(1, 2, 0), now)
             .unwrap();
-        let reported = read_status(&below(place.0.path()).run);
+        let reported = UpdaterStatus::read(&Layout::below(place.0.path()).run);
         assert_eq!((reported.skipped.len(), reported.failures.len()), (0, 1));
         // The updater takes it in; what fails after that is held against the release again.
         state.forgive(&place.overrides().forgiven);
@@ -340,7 +331,7 @@ mod tests {
             .operator()
             .hold(None, "fair week", Timestamp::now())
             .unwrap();
-        let store = Store::new(&below(place.0.path()).state);
+        let store = Store::new(&Layout::below(place.0.path()).state);
         assert!(store.overrides("machine-0123").hold.is_some());
         // An image made of the instance does not take it along.
         assert_eq!(store.overrides("i-2").hold, None);
@@ -362,27 +353,5 @@ mod tests {
                 .hold(period, "", Timestamp::now())
                 .is_err()
         );
-    }
-
-    #[test]
-    fn durations_are_whole_numbers_with_a_unit() {
-        for (text, minutes) in [("90m", 90), ("8h", 480), ("2d", 2880)] {
-            assert_eq!(duration(text), Ok(SignedDuration::from_mins(minutes)));
-        }
-        for text in [
-            "",
-            "8",
-            "h",
-            "0h",
-            "-1h",
-            "+1h",
-            "1.5h",
-            "8 h",
-            "8s",
-            "8ħ",
-            "99999999999h",
-        ] {
-            assert!(duration(text).is_err(), "{text}");
-        }
     }
 }

@@ -4,14 +4,15 @@
 //! printed.* It can neither start a line of the console nor move its cursor.
 
 /// Longest reason, in characters: it is one line of a log.
-pub(crate) const REASON: usize = 300;
+pub const REASON: usize = 300;
 
-/// The longest version of a service, in characters.
-pub(crate) const VERSION: usize = 64;
+/// Longest name, code or version, in characters.
+pub const NAME: usize = 64;
 
 /// One line of at most `most` characters: white space and control characters become single blanks, invisible
 /// characters and direction marks are removed, and `…` ends a line that was cut.
-pub(crate) fn line(text: &str, most: usize) -> String {
+#[must_use]
+pub fn line(text: &str, most: usize) -> String {
     let mut line = String::new();
     let mut length = 0;
     let mut blank = false;
@@ -38,14 +39,6 @@ pub(crate) fn line(text: &str, most: usize) -> String {
         length += wanted;
     }
     line
-}
-
-/// A service's version for the console: `None` for text that does not look like a version, so that a service cannot
-/// write sentences into the agent's lines.
-pub(crate) fn plain_version(text: &str) -> Option<&str> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-._+~".contains(c);
-    let plain = !text.is_empty() && text.len() <= VERSION && text.chars().all(fits);
-    plain.then_some(text)
 }
 
 /// Zero-width characters, direction marks, line and paragraph separators, tags, variation selectors, and
@@ -84,17 +77,6 @@ mod tests {
         assert_eq!(line("123456", 5), "1234…");
         assert_eq!(line("1234 6", 5), "1234…");
         assert_eq!(line("x", 0), "…");
-    }
-
-    #[test]
-    fn only_text_that_looks_like_a_version_is_shown() {
-        for good in ["1.2.3", "2.0.0-rc.1+b", "v1~2", "abcdef0"] {
-            assert_eq!(plain_version(good), Some(good));
-        }
-        let long = "1".repeat(VERSION + 1);
-        for bad in ["", "1 2", "1:2", "<b>", "1\n", "é", &long] {
-            assert_eq!(plain_version(bad), None, "{bad:?}");
-        }
     }
 
     proptest! {
