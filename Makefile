@@ -43,7 +43,7 @@ rehearse: build box $(if $(QUICK),,.cache/orders-changed .cache/agent-changed)
 	@cargo build --quiet --locked --profile box -p orders
 
 # And its second agent.
-.cache/agent-changed: $(shell find agent contract -name '*.rs' -o -name Cargo.toml) Cargo.lock | box
+.cache/agent-changed: $(shell find agent contract support -name '*.rs' -o -name Cargo.toml) Cargo.lock | box
 	@IMAGEBUILDER_AGENT_VERSION=0.2.0 cargo build --quiet --locked --profile box -p imagebuilder-agent
 	@cp $(CARGO_TARGET_DIR)/box/imagebuilder-agent $@
 	@cargo build --quiet --locked --profile box -p imagebuilder-agent
@@ -62,7 +62,8 @@ check: build-tests
 	@$(MAKE) --no-print-directory -j2 --output-sync=target check-wire check-rest
 
 # Whole bakes by real Packer mostly wait; the other tests run beside them. One run names every red test.
-others := $(filter-out wire,$(sort $(basename $(notdir $(wildcard */tests/*.rs */*/tests/*.rs) $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs */*/tests/*/main.rs))))))
+tests := $(wildcard */tests */*/tests)
+others := $(filter-out wire,$(sort $(basename $(notdir $(wildcard $(addsuffix /*.rs,$(tests))) $(patsubst %/main.rs,%,$(wildcard $(addsuffix /*/main.rs,$(tests))))))))
 
 check-wire:
 	cargo test --locked --workspace --no-fail-fast --test wire
@@ -105,7 +106,7 @@ advisories: setup
 	cargo deny --log-level error check advisories
 
 # The pure deciders: what they return is covered by tables, so a change of any line must fail a test.
-deciders := imagebuilder/src/roll/{plan,blame,watch,before,limits}.rs agent/src/update/plan.rs rehearsal/src/autoscaling/refresh/decide.rs
+deciders := imagebuilder/src/roll/{plan,blame,watch,before,limits}.rs agent/update/src/plan.rs rehearsal/src/autoscaling/refresh/decide.rs
 
 mutants: setup-test
 	@make/tool.sh cargo-mutants

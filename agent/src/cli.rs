@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_update::status as updater_status;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use contract::layout;
@@ -23,12 +24,11 @@ use crate::restart;
 use crate::run::{self, Adapters};
 use crate::runtime::block_on;
 use crate::status::{self, Form, Places};
-use crate::update::command::UpdateArgs;
-use crate::update::status as updater_status;
+use crate::update::UpdateArgs;
 
 /// Instance agent: gates boot health, completes lifecycle hooks, updates itself
 #[derive(Debug, Parser)]
-#[command(name = "imagebuilder-agent", version = crate::version::version(), about)]
+#[command(name = "imagebuilder-agent", version = agent_update::version(), about)]
 #[command(
     after_help = "Exit codes: 0 done (status: fit), 1 unexpected error, 2 usage or settings refused, \
     3 status: not fit, or not running, 4 update run: nothing changed, retried later, 5 update run: a release \

@@ -10,13 +10,13 @@ use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
+use agent_update::subscription::{self, Subject};
 use anyhow::{Context, Result};
 use tokio::time::Instant;
 
 use crate::files::replace;
 use crate::identity::Metadata;
 use crate::settings::{Service, Sources, is_ours};
-use crate::update::subscription::{self, Subject};
 
 /// The future of a metadata call, as its trait returns it.
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;

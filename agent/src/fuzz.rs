@@ -8,11 +8,13 @@
 
 use std::fs;
 
+use agent_update::status::UpdaterStatus;
 use bolero::check;
 use contract::registry::Record;
 use contract::release::Release;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use test_support::fuzz::{Bend, bent};
 
 use crate::hooks::Phase;
 use crate::identity::TargetState;
@@ -21,30 +23,7 @@ use crate::metrics::Meter;
 use crate::notice::{read_rebalance, read_schedule, read_spot};
 use crate::settings::{Sources, USER_DATA_MARK};
 use crate::status_file::{DaemonStatus, FILE};
-use crate::update::plan::Window;
-use crate::update::state::{Overrides, State};
-use crate::update::status::UpdaterStatus;
-use crate::update::subscription::Subject;
-use crate::update::systemd;
 use crate::update_permission;
-
-/// How a good text is bent: which one, bytes put over others, and bytes put in between.
-type Bend = (u8, Vec<(u16, u8)>, (u16, Vec<u8>));
-
-/// One of `seeds` bent, or (as often as any one of them) bytes alone.
-fn bent(seeds: &[&str], (which, over, (place, between)): &Bend) -> Vec<u8> {
-    let Some(seed) = seeds.get(usize::from(*which) % (seeds.len() + 1)) else {
-        return between.clone();
-    };
-    let mut bytes = seed.as_bytes().to_vec();
-    for (at, byte) in over {
-        let length = bytes.len();
-        bytes[usize::from(*at) % length] = *byte;
-    }
-    let place = usize::from(*place) % (bytes.len() + 1);
-    bytes.splice(place..place, between.iter().copied());
-    bytes
-}
 
 /// Calls a parser with bent texts.
 fn with_text(seeds: &[&str], parse: impl Fn(&str) + std::panic::RefUnwindSafe) {
@@ -139,54 +118,10 @@ fn user_data() {
     });
 }
 
-const UPDATE: &str = r#"{"instance_id": "i-0abc", "channel": "stable",
-    "url": "https://updates.example.com/agent", "ca_file": null, "plain_http": false,
-    "soak_seconds": 120, "windows": ["Mon-Fri 09:00-16:00", "Sat 22:00-02:00"]}"#;
-
-#[test]
-fn update_json() {
-    with_text(&[UPDATE, r#"{"instance_id":"i-1"}"#], |text| {
-        if let Ok(subject) = Subject::parse(text) {
-            let written = subject.to_json().unwrap();
-            assert_eq!(Subject::parse(&written).unwrap(), subject);
-        }
-    });
-}
-
-#[test]
-fn windows() {
-    with_text(
-        &["Mon-Fri 09:00-16:00", "22:00-02:00", "Sun 00:00-24:00"],
-        |text| {
-            if let Ok(window) = text.parse::<Window>() {
-                assert!(window.to_string().parse::<Window>().is_ok());
-            }
-        },
-    );
-}
-
 const DIGEST: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 fn with_digest(text: &str) -> String {
     text.replace("DIGEST", DIGEST)
-}
-
-#[test]
-fn state_and_overrides() {
-    let state = with_digest(
-        r#"{"instance_id": "i-0abc", "floor": "1.0.0",
-        "skipped": [{"build": {"version": "1.2.0", "digest": "DIGEST"}, "reason": "crashed",
-                     "at": "2026-11-21T09:00:00Z"}],
-        "strikes": {"DIGEST": 1}, "updated_at": "2026-11-21T09:00:00Z"}"#,
-    );
-    let orders =
-        r#"{"hold": {"until": "2026-11-21T09:00:00Z", "reason": "fair week"}, "pin": "1.2.0"}"#;
-    with_bytes(&[&state, orders], |bytes| {
-        let (read, _) = State::read(bytes);
-        goes_round(&read);
-        let (read, _) = Overrides::read(bytes);
-        goes_round(&read);
-    });
 }
 
 #[test]
@@ -276,16 +211,6 @@ fn service_versions_and_records_of_others() {
         }
         if let Ok(read) = serde_json::from_str::<Record>(text) {
             goes_round(&read);
-        }
-    });
-}
-
-#[test]
-fn systemctl_show() {
-    let shown = "MainPID=42\nResult=success\nLoadState=loaded\nActiveState=active\n";
-    with_text(&[shown, "LoadState=not-found\n"], |text| {
-        if let Ok(state) = systemd::parse(text) {
-            assert!(state.pid != Some(0) && state.result.len() <= text.len());
         }
     });
 }

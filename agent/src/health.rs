@@ -175,7 +175,7 @@ async fn get(uri: &Uri) -> Result<Response<Incoming>> {
         )
         .header(
             header::USER_AGENT,
-            format!("imagebuilder-agent/{}", crate::version::version()),
+            format!("imagebuilder-agent/{}", agent_update::version()),
         )
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())

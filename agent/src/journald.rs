@@ -81,7 +81,7 @@ impl Journal {
         record.put("MESSAGE", &message);
         record.put("PRIORITY", priority);
         record.put("SYSLOG_IDENTIFIER", IDENTIFIER);
-        record.put("IMAGEBUILDER_AGENT_VERSION", crate::version::version());
+        record.put("IMAGEBUILDER_AGENT_VERSION", agent_update::version());
         record.put("CODE_MODULE", about.module_path().unwrap_or_default());
         if let Some(unit) = &self.unit {
             record.put("OBJECT_SYSTEMD_UNIT", unit);
@@ -199,7 +199,7 @@ mod tests {
         let version = semver::Version::new(1, 2, 0);
         let sent = sent(|| tracing::warn!(code = "rollback", %version, "not now: {}", 7));
         let text = String::from_utf8(sent).unwrap();
-        let agent = crate::version::version();
+        let agent = agent_update::version();
         assert_eq!(
             text,
             format!(

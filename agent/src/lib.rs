@@ -1,10 +1,7 @@
 //! `imagebuilder-agent`: the instance agent.
 //!
 //! It decides whether the instance may serve, reports that to the Auto Scaling group and the registry, drains and
-//! releases the instance cleanly, and updates itself from a signed channel ([`update`]).
-//!
-//! A library only so that the TUF conformance client and the fuzz targets can use [`update`]; the program is
-//! [`main`].
+//! releases the instance cleanly, and runs the updater ([`agent_update`]) for systemd and for operators.
 
 mod arguments;
 mod aws;
@@ -36,9 +33,8 @@ mod runtime;
 mod settings;
 mod status;
 mod status_file;
-pub mod update;
+mod update;
 mod update_permission;
-mod version;
 
 use std::process::ExitCode;
 

@@ -10,6 +10,7 @@ pub(crate) mod http;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use agent_update::status::{Build, UpdaterStatus};
 use contract::registry::Verdict;
 use jiff::Timestamp;
 
@@ -17,8 +18,6 @@ use self::exposition::{Exposition, Kind};
 use crate::hooks::Receipt;
 use crate::lifecycle::Event;
 use crate::status_file::DaemonStatus;
-use crate::update::build::Build;
-use crate::update::status::UpdaterStatus;
 
 #[cfg(test)]
 mod tests;

@@ -54,7 +54,7 @@ pub(crate) fn record(
         verdict,
         reason: line(reason),
         since: since.to_string(),
-        agent: crate::version::version().to_owned(),
+        agent: agent_update::version().to_owned(),
         services,
     }
 }

@@ -364,7 +364,7 @@ impl Daemon {
 
     fn status(&self) -> DaemonStatus {
         let process = DaemonStatus {
-            agent: crate::version::version().to_owned(),
+            agent: agent_update::version().to_owned(),
             pid: std::process::id(),
             started_at: Some(self.started_at),
             state: self.lifecycle.state_name().to_owned(),

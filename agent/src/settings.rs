@@ -12,19 +12,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use agent_update::subscription::Subscription;
 use anyhow::{Context, Result};
 use hyper::Uri;
 use serde::Deserialize;
 
 use self::update::UpdateFragment;
 use crate::notice::NoticeTerms;
-use crate::update::subscription::Subscription;
 
 mod metrics;
 
 pub(crate) use metrics::Metrics;
-#[cfg(test)]
-pub(crate) use update::LONGEST_SOAK;
 
 /// The first line of user data that is a fragment of the agent's settings.
 pub(crate) const USER_DATA_MARK: &str = "#imagebuilder-agent";

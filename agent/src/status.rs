@@ -9,6 +9,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use agent_update::status::{self as updater_status, UpdaterStatus};
+use agent_update::subscription::Subject;
 use anyhow::{Context, Result, bail};
 use contract::registry::Verdict;
 use jiff::Timestamp;
@@ -19,8 +21,6 @@ use support::text;
 use crate::exit::Exit;
 use crate::output;
 use crate::status_file::{DaemonStatus, FILE};
-use crate::update::status::{self as updater_status, UpdaterStatus};
-use crate::update::subscription::Subject;
 
 /// Longest row, in characters: it may hold several reasons.
 const LONGEST_ROW: usize = 4 * text::REASON;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use agent_update::{Daemon, Health, PermissionAnswer};
 use anyhow::Context as _;
 use contract::registry::{Service, Verdict};
 use jiff::Timestamp;
@@ -14,8 +15,6 @@ use serde::{Deserialize, Serialize};
 use crate::bounded::{self, LONGEST_STATUS};
 use crate::files::replace;
 use crate::lifecycle::{ENDED_BY_GROUP, Judgement, LifeStage, PreviousDaemon};
-use crate::update::attempt::{Daemon, Health};
-use crate::update::permission::PermissionAnswer;
 
 /// [`ENDED_BY_GROUP`] as earlier releases wrote it; their files are continued from as well.
 const ENDED_BY_GROUP_BEFORE: &str = "the group is ending this box";
@@ -108,7 +107,7 @@ impl DaemonStatus {
                 reason: self.reason.clone(),
             },
             group: self.group.clone(),
-            recorded: self.recorded && self.agent == crate::version::version(),
+            recorded: self.recorded && self.agent == agent_update::version(),
             round: self.services.clone(),
         })
     }

@@ -1,87 +1,183 @@
-//! Self-update: the updater, which runs as root. It reads the signed channel and writes the slots; it has no AWS
-//! credentials, and the daemon, which has, can only ask it to check the channel.
+//! `imagebuilder-agent update …`: the subcommands of systemd's units and of operators.
 //!
-//! [`channel`] and [`slots`] read, [`plan`] and [`phases`] are pure, [`attempt`] is the only part that acts.
-//! [`state`] is written before every effect, so the power may fail at any moment; the one commit point is the rename
-//! of the link `stable`.
+//! Arguments and output only: [`Updater`] does the work.
 
-pub mod attempt;
-pub mod before;
-pub mod blame;
-pub mod build;
-pub mod channel;
-pub(crate) mod command;
-mod operator;
-pub mod permission;
-pub mod phases;
-pub mod plan;
-pub mod probe;
-pub mod refusal;
-pub mod regression;
-pub mod slots;
-pub mod state;
-pub mod status;
-pub mod subscription;
-pub mod systemd;
-pub mod updater;
+mod now;
+mod run;
+
+use std::path::{Path, PathBuf};
+
+use agent_update::Updater;
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use jiff::{SignedDuration, Timestamp};
+use semver::Version;
+
+use crate::arguments::{ConfiguredArgs, SourceArgs};
+use crate::exit::Exit;
+use crate::output;
+use crate::runtime::block_on;
+
+/// `update`.
+#[derive(Args, Debug)]
+pub(crate) struct UpdateArgs {
+    /// Directory that contains all files of the updater
+    #[arg(
+        long,
+        global = true,
+        hide = true,
+        value_name = "DIR",
+        default_value = "/",
+        env = "IMAGEBUILDER_UPDATE_ROOT"
+    )]
+    root: PathBuf,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Check the channel now, and report the result
+    ///
+    /// Starts the updater as its timer does: hold, pin, windows and waves apply, pauses after failed attempts do not.
+    Now(ConfiguredArgs),
+    /// Take no update until released, except those that the channel's floor requires
+    Hold {
+        /// End the hold after this time: 90m, 8h or 2d [default: until released]
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        period: Option<SignedDuration>,
+        /// Reason, printed by `status`
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        place: ConfiguredArgs,
+    },
+    /// End a hold and a pin
+    Release(ConfiguredArgs),
+    /// Take exactly this version, older or newer, and keep it
+    Pin {
+        /// The version
+        version: Version,
+        #[command(flatten)]
+        place: ConfiguredArgs,
+    },
+    /// Forget the failures of this version on this host, and try it again
+    Forgive {
+        /// The version
+        version: Version,
+        #[command(flatten)]
+        place: ConfiguredArgs,
+    },
+    /// Run one attempt, from checking the channel to the commit. Started by the timer.
+    Run(RunArgs),
+    /// Go back to a stable version that can run. Started by systemd when the agent keeps failing.
+    Repair(RunArgs),
+    /// Test whether this binary could update this instance again. Run by an attempt.
+    Probe(RunArgs),
+}
+
+/// The files of the subcommands that act.
+#[derive(Args, Debug)]
+struct RunArgs {
+    #[command(flatten)]
+    sources: SourceArgs,
+    #[command(flatten)]
+    place: ConfiguredArgs,
+    /// Directory where the daemon writes status.json
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/run/imagebuilder-agent",
+        env = "IMAGEBUILDER_AGENT_STATUS_DIR"
+    )]
+    daemon_dir: PathBuf,
+}
+
+impl UpdateArgs {
+    /// Runs the subcommand.
+    pub(crate) fn dispatch(self) -> Result<Exit> {
+        let updater = Updater::new(&self.root);
+        let overrides = |verb: &str, place: &ConfiguredArgs| {
+            must_be_root(&self.root, verb)?;
+            updater.overrides(&place.configured_dir, output::line)
+        };
+        match self.verb {
+            Verb::Now(place) => {
+                must_be_root(&self.root, "now")?;
+                now::followed(&place.configured_dir)?;
+                overrides("now", &place)?.request_now(Timestamp::now())?;
+                return block_on(now::now(&updater));
+            }
+            Verb::Hold {
+                period,
+                reason,
+                place,
+            } => overrides("hold", &place)?.hold(period, &reason, Timestamp::now())?,
+            Verb::Release(place) => overrides("release", &place)?.release()?,
+            Verb::Pin { version, place } => overrides("pin", &place)?.pin(version)?,
+            Verb::Forgive { version, place } => {
+                overrides("forgive", &place)?.forgive(version, Timestamp::now())?;
+            }
+            Verb::Run(args) => return block_on(run::run(&updater, args)),
+            Verb::Repair(args) => return block_on(run::repair(&updater, args)),
+            Verb::Probe(args) => return block_on(run::probe(&updater, args)),
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// On the instance itself root is required; in another directory tree its permissions decide.
+fn must_be_root(root: &Path, verb: &str) -> Result<()> {
+    if root != Path::new("/") || rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!("update {verb} requires root\nhint: sudo imagebuilder-agent update {verb}")
+}
+
+/// `90m`, `8h`, `2d`.
+fn duration(text: &str) -> Result<SignedDuration, String> {
+    let wrong = || "use a whole number followed by m, h or d, such as 8h".to_owned();
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let minutes = match unit {
+        'm' => 1,
+        'h' => 60,
+        'd' => 24 * 60,
+        _ => return Err(wrong()),
+    };
+    let digits = &text[..text.len() - 1];
+    if digits.is_empty() || !digits.bytes().all(|c| c.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let number: u32 = digits.parse().map_err(|_| wrong())?;
+    if number == 0 {
+        return Err(wrong());
+    }
+    Ok(SignedDuration::from_mins(i64::from(number) * minutes))
+}
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-    use std::fs;
-    use std::path::Path;
-
-    fn functions(folder: &Path, into: &mut BTreeSet<String>) {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                functions(&path, into);
-            } else if path.extension().is_some_and(|kind| kind == "rs") {
-                let text = fs::read_to_string(&path).unwrap();
-                let names = text.split("fn ").skip(1).filter_map(|rest| {
-                    let end = rest.find(|c: char| c != '_' && !c.is_ascii_alphanumeric())?;
-                    Some(rest[..end].to_owned())
-                });
-                into.extend(names);
-                // The table of interrupted phases makes its tests by macro, one name in each row.
-                into.extend(
-                    text.lines()
-                        .filter_map(|line| line.trim().split_once(':'))
-                        .filter(|(name, _)| name.starts_with("killed_"))
-                        .map(|(name, _)| name.to_owned()),
-                );
-            }
-        }
-    }
+    use super::*;
 
     #[test]
-    fn every_fault_in_the_documented_table_names_tests_that_exist() {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut known = BTreeSet::new();
-        functions(&here.join("src"), &mut known);
-        functions(&here.join("tests"), &mut known);
-        let page = fs::read_to_string(here.join("../docs/agent.md")).unwrap();
-        let section = page.split("\n## Failures").nth(1).unwrap();
-        let section = section.split("\n## ").next().unwrap();
-        let rows: Vec<&str> = section
-            .lines()
-            .filter(|line| {
-                line.starts_with("| ") && !line.starts_with("| fault") && !line.starts_with("| ---")
-            })
-            .collect();
-        assert!(rows.len() > 20, "the table is missing");
-        for row in rows {
-            let tests = row.rsplit(" | ").next().unwrap();
-            let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
-            assert!(!names.is_empty(), "no test: {row}");
-            for name in names {
-                let name = name.rsplit("::").next().unwrap();
-                let exists = match name.split_once(['…', '<', '*']) {
-                    Some((beginning, _)) => known.iter().any(|known| known.starts_with(beginning)),
-                    None => known.contains(name),
-                };
-                assert!(exists, "no such test: {name}");
-            }
+    fn durations_are_whole_numbers_with_a_unit() {
+        for (text, minutes) in [("90m", 90), ("8h", 480), ("2d", 2880)] {
+            assert_eq!(duration(text), Ok(SignedDuration::from_mins(minutes)));
+        }
+        for text in [
+            "",
+            "8",
+            "h",
+            "0h",
+            "-1h",
+            "+1h",
+            "1.5h",
+            "8 h",
+            "8s",
+            "8ħ",
+            "99999999999h",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
         }
     }
 }

@@ -8,10 +8,10 @@
 
 use std::time::{Duration, Instant};
 
+use agent_update::PermissionAnswer;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::lifecycle::{NoAnswer, Readiness};
-use crate::update::permission::PermissionAnswer;
 
 #[cfg(test)]
 mod tests;

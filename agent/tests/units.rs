@@ -124,7 +124,7 @@ fn the_trial_unit_differs_from_stable_only_as_intended() {
 }
 
 /// What the updater verifies at the same time as a release's self-test needs more than the rest: see
-/// `tests/channel/memory.rs`.
+/// `tests/memory.rs`.
 #[test]
 fn the_units_memory_is_what_runs_in_them() {
     let dir = tempfile::tempdir().unwrap();
@@ -149,8 +149,7 @@ fn the_units_memory_is_what_runs_in_them() {
 /// A release is exercised before its trial, by the one that runs: this one passes its own.
 #[test]
 fn the_verbs_of_this_very_release_pass_their_exercise() {
-    use imagebuilder_agent::update::probe::VerbInputs;
-    use imagebuilder_agent::update::updater::Updater;
+    use agent_update::{Updater, VerbInputs};
 
     let dir = tempfile::tempdir().unwrap();
     let settings = dir.path().join("agent.toml");

@@ -1,5 +1,7 @@
 //! Helpers for the tests of several crates. Never a dependency of shipped code.
 
+pub mod fuzz;
+
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;

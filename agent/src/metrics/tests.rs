@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use agent_update::channel::Digest;
+use agent_update::status::{Hold, Skipped};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -9,8 +11,6 @@ use super::*;
 use crate::health::Round;
 use crate::hooks::Answer;
 use crate::lifecycle::NoAnswer;
-use crate::update::channel::Digest;
-use crate::update::status::{Hold, Skipped};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()

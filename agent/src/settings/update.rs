@@ -3,13 +3,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use agent_update::subscription::{self, LONGEST_SOAK, Subject, Subscription, Window, Windows};
 use anyhow::Result;
 use hyper::Uri;
 use serde::Deserialize;
 
 use super::{Sources, refused, seconds};
-use crate::update::plan::{Window, Windows};
-use crate::update::subscription::{self, Subject, Subscription};
 
 fragment!(UpdateFragment {
     channel: String,
@@ -36,10 +35,6 @@ impl Sources {
         })
     }
 }
-
-/// Longest soak: a trial unit is stopped after 900 s (its `RuntimeMaxSec=`), which includes starting it and the last
-/// self-test.
-pub(crate) const LONGEST_SOAK: u64 = 599;
 
 impl UpdateFragment {
     /// The table's subscription; `None` for an empty channel name, with which user data or a drop-in overrides the

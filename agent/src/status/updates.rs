@@ -1,13 +1,10 @@
 //! The updater's rows of `status`.
 
+use agent_update::status::{Build, Count, FailureKind, Failures, POSITIONS, UpdaterStatus};
+use agent_update::subscription::Subject;
 use jiff::Timestamp;
 
 use super::Row;
-use crate::update::blame::{Count, FailureKind, Failures};
-use crate::update::build::Build;
-use crate::update::plan::POSITIONS;
-use crate::update::status::UpdaterStatus;
-use crate::update::subscription::Subject;
 
 /// The rows of the updater's status; `None`: it never ran. `subject` is what `configure` wrote.
 pub(super) fn rows(
@@ -215,14 +212,14 @@ fn span(seconds: i64) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use agent_update::channel::Digest;
+    use agent_update::status::{Hold, Skipped, Withheld};
     use semver::Version;
 
     use super::super::screen;
     use super::*;
-    use crate::update::blame;
-    use crate::update::channel::Digest;
-    use crate::update::permission::Withheld;
-    use crate::update::status::{Hold, Skipped};
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -259,19 +256,24 @@ mod tests {
     }
 
     fn failures() -> Vec<Failures> {
-        let mut failures = Vec::new();
-        for (kind, reason, time) in [
-            (
-                FailureKind::Interrupted,
-                "cut short",
-                "2026-06-01T11:55:00Z",
-            ),
-            (FailureKind::Unhealthy, "sick", "2026-06-01T09:00:00Z"),
-            (FailureKind::Unhealthy, "sick", "2026-06-01T11:50:00Z"),
-        ] {
-            blame::count(&mut failures, &build(3), kind, reason, at(time));
-        }
-        failures
+        let count = |count, time, reason: &str| Count {
+            count,
+            at: at(time),
+            reason: reason.to_owned(),
+        };
+        vec![Failures {
+            build: build(3),
+            causes: BTreeMap::from([
+                (
+                    FailureKind::Interrupted,
+                    count(1, "2026-06-01T11:55:00Z", "cut short"),
+                ),
+                (
+                    FailureKind::Unhealthy,
+                    count(2, "2026-06-01T11:50:00Z", "sick"),
+                ),
+            ]),
+        }]
     }
 
     #[test]

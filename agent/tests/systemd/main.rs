@@ -13,7 +13,7 @@ mod rendered;
     dead_code,
     reason = "what no honest publisher does is other tests' business"
 )]
-#[path = "../channel/repository.rs"]
+#[path = "../../update/tests/channel/repository.rs"]
 mod repository;
 
 mod container;

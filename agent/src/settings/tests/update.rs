@@ -1,7 +1,8 @@
 //! `[update]`: its defaults, who wins, and what is refused.
 
+use agent_update::subscription::Windows;
+
 use super::*;
-use crate::update::plan::Windows;
 
 fn settings_of(update: &str) -> Result<Option<Subscription>> {
     let settings = ImageFiles::with(IMAGE)
