@@ -1,7 +1,58 @@
-//! The program `imagebuilder-agent`; all of it is in the library.
+//! `imagebuilder-agent`: the instance agent.
+//!
+//! It decides whether the instance may serve, reports that to the Auto Scaling group and the registry, drains and
+//! releases the instance cleanly, and runs the updater ([`agent_update`]) for systemd and for operators.
+
+mod arguments;
+mod aws;
+mod balancer;
+mod bounded;
+mod cli;
+mod configure;
+mod duty;
+mod elb;
+mod exit;
+mod files;
+mod fleet;
+#[cfg(test)]
+mod fuzz;
+mod health;
+mod hooks;
+mod host;
+mod identity;
+mod journald;
+mod lifecycle;
+mod metrics;
+mod notice;
+mod notify;
+mod output;
+mod registry;
+mod restart;
+mod run;
+mod runtime;
+mod settings;
+mod status;
+mod status_file;
+mod update;
+mod update_permission;
 
 use std::process::ExitCode;
 
+use clap::Parser;
+
+/// Parses the command line, sets up the log, runs the subcommand, and turns the result into an exit code.
 fn main() -> ExitCode {
-    imagebuilder_agent::main()
+    let cli = cli::Cli::parse();
+    journald::begin(cli.log_level());
+    match cli.dispatch() {
+        Ok(code) => code.into(),
+        Err(error) => {
+            let report = support::Report::of(&error);
+            tracing::error!("{}", report.message);
+            for hint in &report.hints {
+                tracing::error!("hint: {hint}");
+            }
+            exit::Exit::of(&error).into()
+        }
+    }
 }
