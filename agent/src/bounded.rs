@@ -58,7 +58,8 @@ mod tests {
             fs::write(&path, text).unwrap();
             assert_eq!(
                 read(&path, most).unwrap_err().kind(),
-                ErrorKind::InvalidData
+                ErrorKind::InvalidData,
+                "{text:?}"
             );
         }
         assert_eq!(

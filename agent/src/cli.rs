@@ -274,7 +274,7 @@ mod tests {
             let Command::Configure { configured, .. } = parsed(&["configure", flag, "/x"]) else {
                 panic!("{flag}");
             };
-            assert_eq!(configured.configured_dir, Path::new("/x"));
+            assert_eq!(configured.configured_dir, Path::new("/x"), "{flag}");
         }
     }
 

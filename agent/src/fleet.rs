@@ -168,7 +168,8 @@ mod tests {
             let weighed = fleet.weigh("i-0", &records);
             assert_eq!(
                 (weighed.total, weighed.asked, weighed.sick),
-                (peers, peers, sick)
+                (peers, peers, sick),
+                "{sick} of {peers} at {percent} %"
             );
             let held = weighed.holds_back(percent);
             assert_eq!(held.is_some(), holds, "{sick} of {peers} at {percent} %");

@@ -287,7 +287,11 @@ mod tests {
             let answer = asked(Reply::Once(words), PATIENCE).await;
             assert!(!answer.healthy, "{words:?}");
             let expected = format!("orders.service: {detail}");
-            assert!(answer.detail.starts_with(&expected), "{}", answer.detail);
+            assert!(
+                answer.detail.starts_with(&expected),
+                "{words:?}: {}",
+                answer.detail
+            );
         }
     }
 

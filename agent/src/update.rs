@@ -162,7 +162,11 @@ mod tests {
     #[test]
     fn durations_are_whole_numbers_with_a_unit() {
         for (text, minutes) in [("90m", 90), ("8h", 480), ("2d", 2880)] {
-            assert_eq!(duration(text), Ok(SignedDuration::from_mins(minutes)));
+            assert_eq!(
+                duration(text),
+                Ok(SignedDuration::from_mins(minutes)),
+                "{text}"
+            );
         }
         for text in [
             "",

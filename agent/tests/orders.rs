@@ -100,7 +100,7 @@ fn what_is_no_duration_or_version_is_a_matter_of_usage() {
     let tree = Tree::new();
     for arguments in [["update", "hold", "--for=8x"], ["update", "pin", "latest"]] {
         let (code, _, log) = tree.output(&arguments);
-        assert_eq!(code, Some(2), "{log}");
+        assert_eq!(code, Some(2), "{arguments:?}: {log}");
     }
     assert!(!tree.at("var").exists());
 }
@@ -121,15 +121,15 @@ fn overrides_require_root() {
         }
         let output = command.output().unwrap();
         let log = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{log}");
+        assert_eq!(output.status.code(), Some(1), "{verb:?}: {log}");
         let verb = verb[0];
         assert!(
             log.contains(&format!("update {verb} requires root")),
-            "{log}"
+            "{verb:?}: {log}"
         );
         assert!(
             log.contains(&format!("hint: sudo imagebuilder-agent update {verb}")),
-            "{log}"
+            "{verb:?}: {log}"
         );
     }
 }
@@ -187,7 +187,7 @@ fn now_starts_the_updater_and_prints_its_phases() {
         writeln!(unit, "{}", reported(phase, "", 2)).unwrap();
         let mut message = String::new();
         log.read_line(&mut message).unwrap();
-        assert!(message.trim_end().ends_with(line), "{message}");
+        assert!(message.trim_end().ends_with(line), "{phase}: {message}");
     }
     writeln!(
         unit,

@@ -69,7 +69,11 @@ fn systemd_understands_every_line() {
     }
     for path in &units {
         let message = analyze(&["verify", "--man=no"], path);
-        assert!(!message.contains(dir.path().to_str().unwrap()), "{message}");
+        assert!(
+            !message.contains(dir.path().to_str().unwrap()),
+            "{}: {message}",
+            path.display()
+        );
     }
 }
 
@@ -85,7 +89,7 @@ fn configure_precedes_the_services_and_they_the_agent() {
         let text = read(unit);
         assert!(
             text.contains("configure.service orders.service nginx.service\n"),
-            "{text}"
+            "{unit}: {text}"
         );
     }
     let text = read("imagebuilder-agent-configure.service");

@@ -233,7 +233,7 @@ async fn an_instance_in_a_group_is_judged_admitted_and_released() {
     assert_eq!(code, Some(0));
     assert!(!facts.ipv1_asked, "IMDSv1 was asked");
     for secret in ["s3cr3t-of-the-instance", "t0k3n-of-the-instance"] {
-        assert!(!log.contains(secret), "{log}");
+        assert!(!log.contains(secret), "{secret}: {log}");
     }
 }
 
@@ -684,11 +684,17 @@ async fn configure_takes_user_data_from_the_metadata_service() {
 async fn configure_ignores_foreign_user_data_and_missing_metadata() {
     let house = Box::new("").await;
     let gzip = vec![0x1f, 0x8b, 0x08, 0x00, 0xff, 0xfe];
-    for foreign in [gzip, b"#cloud-config\nusers: []\n".to_vec()] {
+    for (row, foreign) in [
+        ("gzip", gzip),
+        ("cloud-config", b"#cloud-config\nusers: []\n".to_vec()),
+    ] {
         house.cloud.change(|facts| facts.user_data = Some(foreign));
         let (code, _, log) = house.output(&["configure"]).await;
-        assert_eq!(code, Some(0), "{log}");
-        assert!(house.file("orders.env").ends_with("\nSTORE=\"image\"\n"));
+        assert_eq!(code, Some(0), "{row}: {log}");
+        assert!(
+            house.file("orders.env").ends_with("\nSTORE=\"image\"\n"),
+            "{row}"
+        );
     }
     let unreachable = house
         .agent(&["configure", "--patience", "1"])

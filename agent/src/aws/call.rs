@@ -257,7 +257,8 @@ mod tests {
             assert_eq!(error.fault(), fault, "{error}");
             assert_eq!(
                 error.is(MISSING),
-                matches!(&error, CallError::Refused { code, .. } if code == MISSING)
+                matches!(&error, CallError::Refused { code, .. } if code == MISSING),
+                "{error}"
             );
         }
     }

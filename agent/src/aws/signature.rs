@@ -127,7 +127,7 @@ mod tests {
         for (config, why) in [(nowhere, "no region"), (nobody, "no credentials")] {
             let error = signed(&config, "monitoring", url, String::new()).await;
             let error = error.unwrap_err().to_string();
-            assert!(error.starts_with(why), "{error}");
+            assert!(error.starts_with(why), "{why}: {error}");
         }
     }
 }

@@ -83,14 +83,16 @@ fn a_restarted_daemon_goes_on_where_the_one_before_it_left() {
         life.until(600);
         assert_eq!(
             life.transcript(),
-            ["5 record_removed", "5 CONTINUE on out: Accepted"]
+            ["5 record_removed", "5 CONTINUE on out: Accepted"],
+            "{verdict:?}"
         );
         let mut life = after(LifeStage::Departing, verdict, Phase::TerminatingProceed);
         life.until(600);
-        assert_eq!(life.transcript(), ["0 record_removed"]);
+        assert_eq!(life.transcript(), ["0 record_removed"], "{verdict:?}");
         assert_eq!(
             (life.lifecycle.state_name(), life.writes.len()),
-            ("gone", 0)
+            ("gone", 0),
+            "{verdict:?}"
         );
     }
 }
@@ -424,7 +426,7 @@ fn a_changed_target_state_has_the_hooks_read_again() {
         life.target_state = target;
         let end = life.at() + 60;
         life.until(end);
-        assert_eq!(life.asked_hooks, number);
+        assert_eq!(life.asked_hooks, number, "{number}");
     }
 }
 
@@ -516,12 +518,17 @@ fn a_lasting_failure_requests_a_replacement_repeatedly() {
 #[test]
 fn no_replacement_is_asked_for_outside_of_service() {
     for place in [None, Some(Phase::Other("Standby".to_owned()))] {
+        let row = format!("{place:?}");
         let mut life = Life::in_group(Phase::InService);
         life.until(21);
         life.healthy = false;
         life.place = place;
         life.until(300);
-        assert_eq!(life.transcript()[2..], ["31 Unfit orders answered 503"]);
+        assert_eq!(
+            life.transcript()[2..],
+            ["31 Unfit orders answered 503"],
+            "{row}"
+        );
     }
 }
 

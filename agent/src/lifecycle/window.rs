@@ -55,7 +55,11 @@ mod tests {
         assert_eq!(rates[7], None);
         let mut window = Window::default();
         for number in 0..1000 {
-            assert_eq!(window.take_in(number % 3 != 0, &serving(20, 40)), None);
+            assert_eq!(
+                window.take_in(number % 3 != 0, &serving(20, 40)),
+                None,
+                "{number}"
+            );
         }
     }
 

@@ -249,7 +249,7 @@ async fn only_scrapes_are_answered_and_slow_clients_are_dropped() {
         let answer = asked(port, request).await;
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{answer}"
+            "{request:?}: {answer}"
         );
     }
     let endless = format!(

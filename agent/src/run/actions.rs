@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn only_text_that_looks_like_a_version_is_shown() {
         for good in ["1.2.3", "2.0.0-rc.1+b", "v1~2", "abcdef0"] {
-            assert_eq!(plain_version(good), Some(good));
+            assert_eq!(plain_version(good), Some(good), "{good}");
         }
         let long = "1".repeat(text::NAME + 1);
         for bad in ["", "1 2", "1:2", "<b>", "1\n", "é", &long] {

@@ -333,16 +333,17 @@ async fn a_system_shutdown_updates_the_record_and_deregisters() {
         harness
             .until(|facts| facts.traffic.len() == 1 && verdict(facts) == Some(Verdict::Fit))
             .await;
-        assert_eq!(harness.status().registered, [group]);
+        assert_eq!(harness.status().registered, [group], "{left:?}");
         harness.change(|facts| {
             facts.shutting_down = true;
             facts.target = Some(target);
         });
         let facts = harness.close().await;
-        assert_eq!(verdict(&facts), left);
+        assert_eq!(verdict(&facts), left, "{left:?}");
         assert_eq!(
             facts.traffic,
-            [format!("in {group}"), format!("out {group}")]
+            [format!("in {group}"), format!("out {group}")],
+            "{left:?}"
         );
     }
 }

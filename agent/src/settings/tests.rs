@@ -154,8 +154,8 @@ fn a_refusal_never_repeats_a_value_of_user_data() {
         ("hunter2hunter2", "user data:2:"),
     ] {
         let refusal = image.refusal(Some(&format!("{USER_DATA_MARK}\n{fault}")));
-        assert!(refusal.starts_with(place), "{refusal}");
-        assert!(!refusal.contains("hunter2"), "{refusal}");
+        assert!(refusal.starts_with(place), "{fault}: {refusal}");
+        assert!(!refusal.contains("hunter2"), "{fault}: {refusal}");
     }
 }
 
@@ -216,7 +216,7 @@ fn what_makes_no_sense_is_refused() {
         let refusal = ImageFiles::with(IMAGE)
             .drop_in("x.toml", fault)
             .refusal(None);
-        assert!(refusal.starts_with(words), "{refusal}");
+        assert!(refusal.starts_with(words), "{fault}: {refusal}");
     }
     assert!(
         ImageFiles::with("image = \"shop\"")

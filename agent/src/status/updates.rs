@@ -359,7 +359,11 @@ mod tests {
                 "updates   none: this instance follows no channel\n",
             ),
         ] {
-            assert_eq!(screen(&rows(None, subject.as_ref(), now())), row);
+            assert_eq!(
+                screen(&rows(None, subject.as_ref(), now())),
+                row,
+                "{subject:?}"
+            );
         }
         // An operator was here before it.
         let held = UpdaterStatus {
@@ -402,7 +406,7 @@ mod tests {
             (-7_200, "in 2 h, by a clock that was wrong"),
         ] {
             let then = Timestamp::from_second(now().as_second() - seconds).unwrap();
-            assert_eq!(ago(then, now()), row);
+            assert_eq!(ago(then, now()), row, "{seconds}");
         }
     }
 }

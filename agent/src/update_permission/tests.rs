@@ -49,7 +49,11 @@ impl Counter {
 fn without_a_request_nothing_is_queried_or_answered() {
     let mut counter = Counter::new();
     for second in 0..600 {
-        assert_eq!(counter.consider(second, Readiness::Settled), None);
+        assert_eq!(
+            counter.consider(second, Readiness::Settled),
+            None,
+            "{second}"
+        );
     }
     assert!(counter.asked.is_empty());
 }
@@ -63,7 +67,8 @@ fn the_group_is_queried_at_most_once_a_minute_and_decides() {
     for second in 1..60 {
         assert_eq!(
             counter.consider(second, Readiness::Settled),
-            Some((true, ""))
+            Some((true, "")),
+            "{second}"
         );
     }
     assert_eq!(

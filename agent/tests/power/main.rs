@@ -277,20 +277,28 @@ fn a_disk_that_is_full_is_refused_and_harms_nothing() {
         let stdout = String::from_utf8_lossy(&done.stdout);
         assert!(
             stdout.starts_with(output_then),
-            "{stdout} {}",
+            "{mount}: {stdout} {}",
             output(&done)
         );
-        assert_ne!(stdout.lines().next(), Some("0"), "{}", output(&done));
+        assert_ne!(
+            stdout.lines().next(),
+            Some("0"),
+            "{mount}: {}",
+            output(&done)
+        );
         if !code.is_empty() {
             let left = "../../usr/lib/imagebuilder-agent/factory\n\
                 imagebuilder-agent/staging:\n\nimagebuilder-agent/versions:\n";
-            assert!(stdout.ends_with(left), "{stdout}");
+            assert!(stdout.ends_with(left), "{mount}: {stdout}");
             let shown =
                 fs::read_to_string(sandbox.path("run/imagebuilder-update/status.json")).unwrap();
-            assert!(shown.contains(&format!("\"code\": \"{code}\"")), "{shown}");
+            assert!(
+                shown.contains(&format!("\"code\": \"{code}\"")),
+                "{mount}: {shown}"
+            );
         }
-        assert!(!sandbox.is_updated());
-        assert!(sandbox.runs_stable());
+        assert!(!sandbox.is_updated(), "{mount}");
+        assert!(sandbox.runs_stable(), "{mount}");
         sandbox.assert_sound("full");
         sandbox.pause_is_over();
         sandbox.assert_completes("with room again");

@@ -140,7 +140,7 @@ fn broken_stable_and_previous_versions_end_at_the_factory() {
         "1.1.0 did not run as stable",
         "stable is now the factory's",
     ] {
-        assert!(log.contains(line), "{log}");
+        assert!(log.contains(line), "{line}: {log}");
     }
 }
 

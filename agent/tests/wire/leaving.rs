@@ -55,7 +55,7 @@ async fn the_instance_is_deregistered_before_its_hook_is_answered() {
         "{log}"
     );
     for secret in ["s3cr3t-of-the-instance", "t0k3n-of-the-instance"] {
-        assert!(!log.contains(secret), "{log}");
+        assert!(!log.contains(secret), "{secret}: {log}");
     }
 }
 
@@ -119,12 +119,16 @@ async fn a_shutdown_without_a_hook_updates_record_and_targets() {
         house.cloud.until(|facts| facts.in_target_group).await;
         house.cloud.change(|facts| facts.target = Some(target));
         let (code, log) = stop(agent).await;
-        assert_eq!(code, Some(0), "{log}");
-        assert_eq!(house.record().map(|record| record.verdict), left, "{log}");
+        assert_eq!(code, Some(0), "{target} {state}: {log}");
+        assert_eq!(
+            house.record().map(|record| record.verdict),
+            left,
+            "{target} {state}: {log}"
+        );
         assert_eq!(
             house.cloud.facts().in_target_group,
             state == "running",
-            "{log}"
+            "{target} {state}: {log}"
         );
     }
 }

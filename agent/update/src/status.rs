@@ -209,10 +209,11 @@ mod tests {
         ];
         for phase in phases.map(|phase| phase(job.clone())) {
             let message = at(phase.name()).progress().unwrap();
-            assert!(message.ends_with(" 1.3.0"), "{message}");
+            assert!(message.ends_with(" 1.3.0"), "{}: {message}", phase.name());
             assert!(
                 !message.starts_with(phase.name()) || phase.name() == "fetching",
-                "{message}"
+                "{}: {message}",
+                phase.name()
             );
         }
         assert_eq!(at(Phase::Idle.name()).progress(), None);

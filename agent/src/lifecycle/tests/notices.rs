@@ -55,7 +55,7 @@ fn an_interruption_drains_from_every_state() {
         let mut life = Life::in_group(phase);
         (life.target_state, life.healthy) = (Some(target), healthy);
         life.until(21);
-        assert_eq!(life.lifecycle.state_name(), state);
+        assert_eq!(life.lifecycle.state_name(), state, "from {state}");
         life.interrupt("terminate", 141);
         life.until(26);
         assert_eq!(life.lifecycle.state_name(), "draining", "from {state}");
@@ -97,9 +97,17 @@ fn a_rebalance_recommendation_drains_only_if_configured() {
         life.spot.rebalance = Some(Timestamp::UNIX_EPOCH);
         life.until(300);
         let announced = "25 announced: rebalance recommended since 1970-01-01T00:00:00Z";
-        assert_eq!(life.transcript()[2], announced);
-        assert_eq!(life.lifecycle.state_name() == "serving", !drains);
-        assert_eq!(life.lifecycle.notices().lines().len(), 1);
+        assert_eq!(life.transcript()[2], announced, "drains: {drains}");
+        assert_eq!(
+            life.lifecycle.state_name() == "serving",
+            !drains,
+            "drains: {drains}"
+        );
+        assert_eq!(
+            life.lifecycle.notices().lines().len(),
+            1,
+            "drains: {drains}"
+        );
     }
 }
 

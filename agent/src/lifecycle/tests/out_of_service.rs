@@ -132,13 +132,18 @@ fn standby_or_detached_rests_and_returns_through_the_gate() {
         life.until(22);
         life.healthy = false;
         life.until(600);
-        assert_eq!(life.transcript()[2..], [format!("20 Resting {why}")]);
+        assert_eq!(
+            life.transcript()[2..],
+            [format!("20 Resting {why}")],
+            "{name}"
+        );
         life.healthy = true;
         (life.target_state, life.place) = (Some(TargetState::InService), Some(Phase::PendingWait));
         life.until(630);
         assert_eq!(
             life.transcript()[3..],
-            ["600 Judging", "604 Fit", "604 CONTINUE on in: Accepted"]
+            ["600 Judging", "604 Fit", "604 CONTINUE on in: Accepted"],
+            "{name}"
         );
     }
 }

@@ -70,10 +70,10 @@ fn without_target_groups_of_its_own_the_agent_asks_for_none() {
         life.until(130);
         assert!(
             !life.log.iter().any(|line| line.contains("registered")),
-            "{:?}",
+            "{groups:?}: {:?}",
             life.log
         );
-        assert_eq!(life.lifecycle.state_name(), "gone");
+        assert_eq!(life.lifecycle.state_name(), "gone", "{groups:?}");
     }
 }
 
@@ -132,10 +132,10 @@ fn a_failed_drain_answers_on_failure_at_its_deadline() {
         assert_eq!(
             last,
             &format!("82 {answer} on out: Accepted"),
-            "{:?}",
+            "{answer}: {:?}",
             life.log
         );
-        assert!(life.beats.len() >= 6, "{:?}", life.beats);
+        assert!(life.beats.len() >= 6, "{answer}: {:?}", life.beats);
     }
 }
 

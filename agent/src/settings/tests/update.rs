@@ -46,7 +46,7 @@ fn http_must_be_asked_for_and_folders_are_fine() {
         ("https://[::1]:8443/c", "ca_file = \"/etc/ca.pem\""),
     ] {
         let found = settings_of(&format!("[update]\nurl = \"{url}\"\n{more}")).unwrap();
-        assert_eq!(found.unwrap().url, url);
+        assert_eq!(found.unwrap().url, url, "{url}");
     }
 }
 
@@ -97,8 +97,8 @@ fn invalid_settings_are_refused_without_their_value() {
     ] {
         let data = format!("#imagebuilder-agent\n[update]\n{table}");
         let refusal = ImageFiles::with(IMAGE).refusal(Some(&data));
-        assert!(refusal.starts_with(words), "{refusal}");
-        assert!(!refusal.contains("hunter2"), "{refusal}");
+        assert!(refusal.starts_with(words), "{table}: {refusal}");
+        assert!(!refusal.contains("hunter2"), "{table}: {refusal}");
     }
     let refusal =
         ImageFiles::with(IMAGE).refusal(Some("#imagebuilder-agent\n[update]\nchanel = \"x\""));

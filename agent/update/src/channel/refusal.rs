@@ -309,8 +309,11 @@ mod tests {
         ];
         for (error, cause, expected) in cases {
             let refusal = Refusal::from(error);
-            assert_eq!(refusal.cause, cause, "{refusal}");
-            assert!(refusal.detail.starts_with(expected), "{refusal}");
+            assert_eq!(refusal.cause, cause, "{expected}: {refusal}");
+            assert!(
+                refusal.detail.starts_with(expected),
+                "{expected}: {refusal}"
+            );
         }
     }
 }

@@ -264,8 +264,16 @@ fn only_the_third_crash_condemns() {
     ] {
         for line in table(crashes, &[("x", failed(kind))]) {
             let counted = line.contains("1.3.0");
-            assert_eq!(line.contains("skip 1.3.0"), skips && counted, "{line}");
-            assert_eq!(line.ends_with("skipped"), skips && counted, "{line}");
+            assert_eq!(
+                line.contains("skip 1.3.0"),
+                skips && counted,
+                "{crashes} {kind:?}: {line}"
+            );
+            assert_eq!(
+                line.ends_with("skipped"),
+                skips && counted,
+                "{crashes} {kind:?}: {line}"
+            );
         }
     }
 }
@@ -301,15 +309,22 @@ fn permission_is_withheld_until_its_bound_and_then_overruled() {
             withheld: before.map(withheld),
             ..job(0)
         });
-        assert_eq!(line(&phase, "x", refused()), expected);
+        assert_eq!(
+            line(&phase, "x", refused()),
+            expected,
+            "urgent: {urgent}, {before:?}"
+        );
         // What was taken without it is not asked at the trial's end.
         if let Phase::Armed(job) = step(phase, refused()).phase {
-            assert!(job.overruled);
+            assert!(job.overruled, "urgent: {urgent}, {before:?}");
             let done = Event::Done {
                 at: Timestamp::UNIX_EPOCH,
             };
             let line = line(&Phase::Armed(job), "done", done);
-            assert_eq!(line, "armed + done -> trial: watch unasked");
+            assert_eq!(
+                line, "armed + done -> trial: watch unasked",
+                "urgent: {urgent}, {before:?}"
+            );
         }
     }
 }
@@ -347,7 +362,7 @@ fn permission_that_is_not_requested_is_not_withheld() {
         let reported = ["withheld", "given"]
             .into_iter()
             .find(|word| line.contains(&format!(" {word},")));
-        assert_eq!(reported, note, "{line}");
+        assert_eq!(reported, note, "{note:?}: {line}");
     }
 }
 
@@ -367,7 +382,7 @@ fn long_withheld_permission_is_reported() {
         let Some(Action::Report(Outcome::Postponed { code: c, .. })) = step.actions.last() else {
             panic!("{step:?}");
         };
-        assert_eq!(c, code);
+        assert_eq!(c, code, "urgent: {urgent}, {minutes}");
     }
 }
 
@@ -389,8 +404,8 @@ fn started_after_a_cut_with_the_old_stable() {
         "committed + started -> idle: unhealthy 1.3.0, revert, failed",
     ];
     for crashes in [0, 9] {
-        assert_eq!(table(crashes, &events("b1")), expected);
-        assert_eq!(table(crashes, &events("b2")), expected);
+        assert_eq!(table(crashes, &events("b1")), expected, "{crashes}");
+        assert_eq!(table(crashes, &events("b2")), expected, "{crashes}");
     }
     // The result of a trial in another boot does not apply to this one.
     assert_eq!(
@@ -430,7 +445,10 @@ fn a_trial_that_failed_unwatched_is_counted_by_its_cause() {
         let lines = table(crashes, &[("started", run_started("b1", 2, result))]);
         for phase in ["armed", "trial", "proving", "confirmed"] {
             let wanted = format!("{phase} + started -> idle: {came}");
-            assert!(lines.contains(&wanted), "{wanted}: {lines:#?}");
+            assert!(
+                lines.contains(&wanted),
+                "{crashes}, {came}: {wanted}: {lines:#?}"
+            );
         }
     }
 }
@@ -447,7 +465,8 @@ fn started_behind_the_commit_point_goes_on_from_there() {
             [
                 "confirmed + started -> committed: promoted 1.3.0, restart",
                 "committed + started -> committed: restart",
-            ]
+            ],
+            "{boot}"
         );
     }
 }
@@ -478,10 +497,10 @@ fn what_is_out_of_place_changes_nothing() {
             },
             checked(Decision::Current),
         ] {
-            let name = phase.name();
+            let (name, row) = (phase.name(), format!("{event:?}"));
             let line = line(&phase, "x", event);
             let stayed = line == format!("{name} + x -> {name}: ");
-            assert!(stayed || !line.ends_with(": "), "{line}");
+            assert!(stayed || !line.ends_with(": "), "{row}: {line}");
         }
     }
 }
@@ -491,8 +510,12 @@ fn what_is_out_of_place_changes_nothing() {
 fn phases_are_remembered_by_their_names() {
     for phase in phases(1) {
         let json = serde_json::to_value(&phase).unwrap();
-        assert_eq!(json["phase"], phase.name());
-        assert_eq!(serde_json::from_value::<Phase>(json).unwrap(), phase);
+        assert_eq!(json["phase"], phase.name(), "{phase:?}");
+        assert_eq!(
+            serde_json::from_value::<Phase>(json).unwrap(),
+            phase,
+            "{phase:?}"
+        );
     }
     let json = serde_json::to_string(&Phase::Trial(job(0))).unwrap();
     assert!(

@@ -240,7 +240,7 @@ fn the_newest_release_whose_wave_has_come_is_taken() {
             "1.1.0 reaches this instance at 2026-06-02T00:13:44Z",
         ),
     ] {
-        assert_eq!(scene.summary(), expected);
+        assert_eq!(scene.summary(), expected, "{scene:?}");
     }
 }
 
@@ -289,7 +289,7 @@ fn an_unsuitable_release_has_a_reason() {
             "current",
         ),
     ] {
-        assert_eq!(scene.summary(), expected);
+        assert_eq!(scene.summary(), expected, "{scene:?}");
     }
     let nothing = on("1.0.0", [offer("1.1.0")]).skipping("1.1.0").decision();
     assert_eq!(
@@ -379,7 +379,7 @@ fn a_rollback_follows_metadata_and_never_below_the_floor() {
             "taking 1.3.0: newer",
         ),
     ] {
-        assert_eq!(scene.summary(), expected);
+        assert_eq!(scene.summary(), expected, "{scene:?}");
     }
 }
 
@@ -460,7 +460,7 @@ fn the_floor_overrides_and_names_hold_pin_window_and_wave() {
             "taking 1.2.0: below the floor 1.1.0".to_owned(),
         ),
     ] {
-        assert_eq!(scene.summary(), expected);
+        assert_eq!(scene.summary(), expected, "{scene:?}");
     }
 }
 
@@ -527,7 +527,7 @@ fn a_pin_means_exactly_that_version() {
             "held until 2026-06-01T13:00:00Z; would take 1.1.0",
         ),
     ] {
-        assert_eq!(scene.summary(), expected);
+        assert_eq!(scene.summary(), expected, "{scene:?}");
     }
 }
 
@@ -617,6 +617,7 @@ fn the_first_verdict_is_awaited_for_a_limited_time() {
         (withheld(9), true, true),
         (withheld(10), true, false),
     ] {
+        let row = format!("withdrawn: {bad}, {since:?}");
         let mut scene = match bad {
             false => on("1.0.0", [offer("1.1.0")]),
             true => on(
@@ -629,7 +630,7 @@ fn the_first_verdict_is_awaited_for_a_limited_time() {
         assert_eq!(
             matches!(decision, Decision::WaitVerdict { .. }),
             waits,
-            "{decision}"
+            "{row}: {decision}"
         );
     }
 }

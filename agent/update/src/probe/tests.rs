@@ -60,15 +60,18 @@ async fn a_release_that_fails_or_prints_anything_else_does_not() {
         ("#!/bin/sh\necho imagebuilder-agent 1.2.0\n", 0o644, true),
     ] {
         write_program(&binary, bytes);
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
-        fs::set_permissions(&binary, mode).unwrap();
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(&binary, permissions).unwrap();
         let error = SelfTest::default().probe(&binary).await.unwrap_err();
         let (TestFailure::Release(message) | TestFailure::Environment(message)) = &error;
-        assert!(message.starts_with("cannot run "), "{error:?}");
+        assert!(
+            message.starts_with("cannot run "),
+            "{bytes:?} {mode:o}: {error:?}"
+        );
         assert_eq!(
             matches!(error, TestFailure::Environment(_)),
             environment,
-            "{error:?}"
+            "{bytes:?} {mode:o}: {error:?}"
         );
     }
 }
@@ -106,23 +109,26 @@ async fn every_verb_of_the_units_runs_in_a_separate_tree() {
         fs::write(&log, "").unwrap();
         let ended = test.exercise(&binary).await;
         match failing {
-            None => assert_eq!(ended, Ok(())),
+            None => assert_eq!(ended, Ok(()), "{failing:?}"),
             Some(verb) => {
                 let why = TestFailure::Release("it ended with exit status: 3".to_owned());
-                assert_eq!(ended, Err((verb.to_owned(), why)));
+                assert_eq!(ended, Err((verb.to_owned(), why)), "{failing:?}");
             }
         }
         let message = fs::read_to_string(&log).unwrap();
         if failing.is_none() {
             for verb in VERBS {
-                assert!(message.contains(&format!("{verb} --")), "{message}");
+                assert!(
+                    message.contains(&format!("{verb} --")),
+                    "{failing:?}: {message}"
+                );
             }
             assert!(
                 message.contains("--settings /etc/x") && message.contains("orders.service"),
-                "{message}"
+                "{failing:?}: {message}"
             );
         }
-        assert!(!scratch.exists());
+        assert!(!scratch.exists(), "{failing:?}");
     }
     // Of `update run` it is expected that nothing comes of it.
     let binary = release(
@@ -221,7 +227,10 @@ async fn a_test_names_the_directory_it_could_not_write() {
         let error = test(&mut FakeChannel(Ok(())), &layout, Timestamp::UNIX_EPOCH)
             .await
             .unwrap_err();
-        assert!(format!("{error:#}").starts_with(what), "{error:#}");
+        assert!(
+            format!("{error:#}").starts_with(what),
+            "{missing}: {error:#}"
+        );
     }
 }
 

@@ -103,7 +103,7 @@ fn the_floor_never_falls() {
         ("1.4.0-rc.1", "1.4.0"),
     ] {
         state.note(&Note::Floor(floor.parse().unwrap()));
-        assert_eq!(state.floor().unwrap().to_string(), after);
+        assert_eq!(state.floor().unwrap().to_string(), after, "{floor}");
     }
 }
 
@@ -184,7 +184,7 @@ fn a_withdrawal_is_kept_until_the_channel_drops_it() {
         ("0.9.0", "0.9.0 is below the floor 1.0.0"),
         ("1.3.0", "1.3.0 failed here: crashed"),
     ] {
-        assert_eq!(state.barred(&build(version)).unwrap(), why);
+        assert_eq!(state.barred(&build(version)).unwrap(), why, "{version}");
     }
     // An accident is no reason.
     assert_eq!(state.barred(&build("1.2.0")), None);
@@ -260,10 +260,10 @@ fn an_invalid_state_is_moved_aside() {
         let Found::Broken { aside, .. } = found else {
             panic!("{found:?}");
         };
-        assert_eq!(fs::read(aside).unwrap(), bytes);
-        assert!(!store.dir.join(FILE).exists());
-        assert_eq!(state.confirmed, [build("1.1.0")]);
-        assert_eq!(state.phase, Phase::Idle);
+        assert_eq!(fs::read(aside).unwrap(), bytes, "{bytes:?}");
+        assert!(!store.dir.join(FILE).exists(), "{bytes:?}");
+        assert_eq!(state.confirmed, [build("1.1.0")], "{bytes:?}");
+        assert_eq!(state.phase, Phase::Idle, "{bytes:?}");
     }
 }
 
@@ -311,14 +311,14 @@ fn another_hosts_state_is_begun_anew_with_its_floor() {
             foreign,
             "{was} {is}"
         );
-        assert_eq!(state.floor(), full().floor());
+        assert_eq!(state.floor(), full().floor(), "{was} {is}");
         assert_eq!(state.skipped.is_empty(), foreign, "{was} {is}");
         assert_eq!(store.overrides(is).pin.is_none(), foreign, "{was} {is}");
         let name = if was == "i-1" && !foreign { was } else { is };
-        assert_eq!(state.instance_id, name);
+        assert_eq!(state.instance_id, name, "{was} {is}");
         // Its instance id distinguishes it from an image made of it.
         if is == "i-1" && !foreign {
-            assert_eq!(store.overrides(is).instance_id, "i-1");
+            assert_eq!(store.overrides(is).instance_id, "i-1", "{was} {is}");
         }
     }
 }

@@ -75,7 +75,7 @@ fn the_kernels_and_systemds_boot_ids_are_the_same() {
         id,
         "0F4C1C0D8E8A4B0F9A3B5D6E7F809112",
     ] {
-        assert_eq!(plain(reported).unwrap(), id);
+        assert_eq!(plain(reported).unwrap(), id, "{reported:?}");
     }
     for reported in ["", "\n", "%b", "0f4c", &format!("{id}0")] {
         assert!(plain(reported).is_err(), "{reported}");

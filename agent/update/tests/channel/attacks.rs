@@ -116,7 +116,7 @@ async fn expired_metadata_of_each_role() {
         let message = setup.refused_above(Cause::Expired).await;
         assert!(
             message.starts_with(&format!("{role} metadata expired at 2026-05-31")),
-            "{message}"
+            "{role}: {message}"
         );
         setup.publish(|it| {
             let keys = it.role("root").keys.clone();
@@ -226,7 +226,7 @@ async fn an_extreme_fast_forward_is_refused_without_a_trace() {
             it.publish();
         });
         let message = setup.refused_above(Cause::FastForward).await;
-        assert!(message.contains(&version.to_string()), "{message}");
+        assert!(message.contains(&version.to_string()), "{role}: {message}");
         setup.repository = honest;
         setup.publish(Repository::next);
         setup.publish(Repository::next);
@@ -280,7 +280,7 @@ async fn endless_data_in_place_of_each_role() {
             setup.server.fault(&path, fault);
             let message = setup.refused_above(Cause::EndlessData).await;
             let name = path.strip_prefix("metadata/").unwrap();
-            assert!(message.starts_with(name), "{message}");
+            assert!(message.starts_with(name), "{role}: {message}");
         }
         setup.server.repair();
         setup.well().await;
@@ -298,8 +298,8 @@ async fn endless_rotation_stops_and_goes_on_where_it_stopped() {
     });
     for reached in [4, 7] {
         let message = setup.refused_above(Cause::EndlessRotation).await;
-        assert_eq!(message, "more than 3 new roots");
-        assert_eq!(setup.versions()["root.json"], reached);
+        assert_eq!(message, "more than 3 new roots", "{reached}");
+        assert_eq!(setup.versions()["root.json"], reached, "{reached}");
     }
     assert_eq!(setup.well().await.versions[0], 8);
 }
@@ -342,7 +342,10 @@ async fn metadata_without_enough_signatures() {
             _ => {}
         });
         let message = setup.refused_above(Cause::Unsigned).await;
-        assert!(message.contains(&format!("{role}: 0/1")), "{message}");
+        assert!(
+            message.contains(&format!("{role}: 0/1")),
+            "{role}: {message}"
+        );
     }
 }
 
@@ -387,7 +390,11 @@ async fn one_key_of_two_is_not_enough_however_often_it_signs() {
             it.sign("timestamp");
         });
         let message = setup.refused_above(Cause::Unsigned).await;
-        assert_eq!(message.contains("duplicate"), twice, "{message}");
+        assert_eq!(
+            message.contains("duplicate"),
+            twice,
+            "twice: {twice}: {message}"
+        );
     }
 }
 
@@ -450,14 +457,14 @@ async fn a_clock_that_is_ten_years_off_does_no_lasting_harm() {
     for off in [days(3650), days(-3650), days(-20_000)] {
         let refusal_or_not = setup.run(now() + off).await;
         match refusal_or_not {
-            Err(refusal) => assert_eq!(refusal.cause, Cause::Expired, "{refusal}"),
-            Ok(catalogue) => assert!(off.is_negative() && catalogue == honest),
+            Err(refusal) => assert_eq!(refusal.cause, Cause::Expired, "{off:?}: {refusal}"),
+            Ok(catalogue) => assert!(off.is_negative() && catalogue == honest, "{off:?}"),
         }
-        assert_eq!(setup.well().await, honest);
+        assert_eq!(setup.well().await, honest, "{off:?}");
     }
     assert_ne!(setup.floor(), before);
     for odd in [Timestamp::MIN, Timestamp::MAX, Timestamp::UNIX_EPOCH] {
         let _ = setup.run(odd).await;
-        assert_eq!(setup.well().await, honest);
+        assert_eq!(setup.well().await, honest, "{odd}");
     }
 }

@@ -48,10 +48,14 @@ async fn a_disk_that_does_not_keep_the_metadata() {
         let taken = setup.place.store.join(format!("{file}.new"));
         fs::create_dir(&taken).unwrap();
         let message = setup.refused_above(Cause::Disk).await;
-        assert!(message.contains(file), "{message}");
+        assert!(message.contains(file), "{file}: {message}");
         fs::remove_dir(&taken).unwrap();
-        assert_eq!(setup.well().await.versions, [2, 2, 2, 2]);
-        assert_eq!(setup.versions().into_values().collect::<Vec<_>>(), [2; 4]);
+        assert_eq!(setup.well().await.versions, [2, 2, 2, 2], "{file}");
+        assert_eq!(
+            setup.versions().into_values().collect::<Vec<_>>(),
+            [2; 4],
+            "{file}"
+        );
     }
 }
 

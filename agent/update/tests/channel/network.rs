@@ -32,8 +32,8 @@ async fn statuses_in_place_of_the_timestamp() {
     ] {
         setup.server.fault(TIMESTAMP, Fault::Status(status));
         let message = setup.refused(cause).await;
-        assert!(message.starts_with("timestamp.json"), "{message}");
-        assert!(!message.contains("at length"), "{message}");
+        assert!(message.starts_with("timestamp.json"), "{status}: {message}");
+        assert!(!message.contains("at length"), "{status}: {message}");
     }
     setup.server.repair();
     setup.well().await;
@@ -96,9 +96,9 @@ async fn no_redirect_is_followed_and_its_secrets_are_hidden() {
         let refused = setup.refused(Cause::Refused).await;
         assert!(
             refused.contains(expected) && !refused.contains("hush"),
-            "{refused}"
+            "{to}: {refused}"
         );
-        assert_eq!(setup.server.seen().len(), 2);
+        assert_eq!(setup.server.seen().len(), 2, "{to}");
     }
     setup.server.repair();
     setup.well().await;
@@ -136,9 +136,9 @@ async fn metadata_that_comes_too_slowly() {
         (Fault::Stalls, "2.root.json: nothing came for 200ms"),
         (Fault::Drips, "2.root.json: "),
     ] {
-        setup.server.fault(first, fault);
+        setup.server.fault(first, fault.clone());
         let refused = setup.refused(Cause::Slow).await;
-        assert!(refused.starts_with(expected), "{refused}");
+        assert!(refused.starts_with(expected), "{fault:?}: {refused}");
     }
     // Fast enough by the rate, never done.
     setup.place.limits = patient;
@@ -183,14 +183,14 @@ async fn a_server_needs_a_trusted_certificate() {
     let ours = authority();
     let other = authority();
     let pem = setup.dir.path().join("ca.pem");
-    for (name, signed_by, trusted, well) in [
-        ("localhost", &ours, Some(&ours), true),
-        ("localhost", &ours, Some(&other), false),
-        ("localhost", &ours, None, false),
-        ("elsewhere.example", &ours, Some(&ours), false),
+    for (row, name, trusted, well) in [
+        ("its own authority", "localhost", Some(&ours), true),
+        ("another authority", "localhost", Some(&other), false),
+        ("the system's authorities", "localhost", None, false),
+        ("another name", "elsewhere.example", Some(&ours), false),
     ] {
         let files = setup.repository.files.clone();
-        let server = Server::start_tls(files, certified(name, signed_by)).await;
+        let server = Server::start_tls(files, certified(name, &ours)).await;
         setup.place = Place::new(&server.url, &setup.place.trust, &setup.place.store);
         if let Some((certificate, _)) = trusted {
             fs::write(&pem, certificate.pem()).unwrap();
@@ -201,7 +201,7 @@ async fn a_server_needs_a_trusted_certificate() {
             setup.fetch(&offer, &setup.part()).await.unwrap();
         } else {
             let message = setup.refused(Cause::Untrusted).await;
-            assert!(message.contains("certificate"), "{message}");
+            assert!(message.contains("certificate"), "{row}: {message}");
         }
     }
 }
@@ -291,9 +291,9 @@ async fn names_that_lead_out_of_the_channel() {
             .unwrap_err();
         assert!(
             matches!(refusal.cause, Cause::Malformed | Cause::Missing),
-            "{refusal}"
+            "{name}: {refusal}"
         );
-        assert!(!setup.part().exists());
+        assert!(!setup.part().exists(), "{name}");
     }
 }
 
@@ -318,10 +318,10 @@ async fn urls_and_files_that_cannot_be_a_channel() {
         let mut place = Place::new(url, &setup.place.trust, &setup.place.store);
         place.metadata_url = url.to_owned();
         let refusal = TufChannel::open(&place).err().unwrap();
-        assert_eq!(refusal.cause, Cause::Misconfigured, "{refusal}");
+        assert_eq!(refusal.cause, Cause::Misconfigured, "{url}: {refusal}");
         assert!(
             refusal.detail.contains(expected) && !refusal.detail.contains("hush"),
-            "{refusal}"
+            "{url}: {refusal}"
         );
     }
     let pem = setup.dir.path().join("ca.pem");
@@ -337,8 +337,11 @@ async fn urls_and_files_that_cannot_be_a_channel() {
         let mut place = setup.place.clone();
         place.ca_file = Some(pem.clone());
         let refusal = TufChannel::open(&place).err().unwrap();
-        assert_eq!(refusal.cause, Cause::Misconfigured, "{refusal}");
-        assert!(refusal.detail.starts_with("ca_file "), "{refusal}");
+        assert_eq!(refusal.cause, Cause::Misconfigured, "{bytes:?}: {refusal}");
+        assert!(
+            refusal.detail.starts_with("ca_file "),
+            "{bytes:?}: {refusal}"
+        );
     }
 }
 

@@ -54,7 +54,7 @@ async fn a_release_with_a_wrong_digest_is_removed() {
         let refusal = setup.fetch(&offer, &setup.part()).await.unwrap_err();
         assert_eq!(refusal.cause, cause, "{fault:?}: {refusal}");
         assert!(!setup.part().exists(), "{fault:?}");
-        assert_eq!(setup.floor(), floor);
+        assert_eq!(setup.floor(), floor, "{fault:?}");
         setup.server.repair();
         setup.fetch(&offer, &setup.part()).await.unwrap();
     }
@@ -83,7 +83,7 @@ async fn what_was_there_before_is_believed_no_more_than_a_server() {
         let (setup, offer, _) = setup().await;
         fs::write(setup.part(), before).unwrap();
         setup.fetch(&offer, &setup.part()).await.unwrap();
-        assert_eq!(fs::read(setup.part()).unwrap(), BYTES);
+        assert_eq!(fs::read(setup.part()).unwrap(), BYTES, "{before:?}");
     }
 }
 
@@ -143,7 +143,10 @@ async fn a_release_that_comes_too_slowly() {
         assert_eq!(refusal.cause, Cause::Slow, "{fault:?}: {refusal}");
         // What came is kept for the next run.
         let kept = fs::read(setup.part()).unwrap_or_default();
-        assert!(BYTES.starts_with(&kept) && kept.len() < BYTES.len());
+        assert!(
+            BYTES.starts_with(&kept) && kept.len() < BYTES.len(),
+            "{fault:?}"
+        );
         setup.place.limits = patient;
         setup.server.repair();
         setup.fetch(&offer, &setup.part()).await.unwrap();

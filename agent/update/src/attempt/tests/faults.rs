@@ -37,23 +37,27 @@ async fn a_channel_that_is_not_believed_changes_nothing() {
         stage.offers("1.1.0");
         stage.scene().refuses_refresh = Some(cause);
         let ended = stage.ends().await;
-        assert_eq!(code(&ended), cause.code());
-        assert!(!ended.is_well());
+        assert_eq!(code(&ended), cause.code(), "{cause:?}");
+        assert!(!ended.is_well(), "{cause:?}");
         let shown = stage.status();
-        assert_eq!(shown.code, cause.code());
-        assert_eq!(shown.reason, "as played");
-        assert!(shown.checked_at.is_some() && shown.verified_at.is_none());
-        assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory);
+        assert_eq!(shown.code, cause.code(), "{cause:?}");
+        assert_eq!(shown.reason, "as played", "{cause:?}");
+        assert!(
+            shown.checked_at.is_some() && shown.verified_at.is_none(),
+            "{cause:?}"
+        );
+        assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory, "{cause:?}");
         assert!(
             !stage
                 .scene()
                 .calls
                 .iter()
-                .any(|call| call.starts_with("start"))
+                .any(|call| call.starts_with("start")),
+            "{cause:?}"
         );
         // Never latched.
         stage.scene().refuses_refresh = None;
-        assert!(stage.ends().await.is_well());
+        assert!(stage.ends().await.is_well(), "{cause:?}");
     }
 }
 
@@ -63,13 +67,13 @@ async fn an_interrupted_fetch_resumes_and_a_failed_one_is_removed() {
         let stage = Stage::new();
         stage.offers("1.1.0");
         stage.scene().refuses_fetch = Some(cause);
-        assert_eq!(code(&stage.ends().await), cause.code());
+        assert_eq!(code(&stage.ends().await), cause.code(), "{cause:?}");
         assert_eq!(parts(&stage), left, "{cause:?}");
         // The pause after a setback does not throw the part away.
         let ended = stage.ends().await;
         assert!(
             matches!(ended, Ended::With(Outcome::Settled(_))),
-            "{ended:?}"
+            "{cause:?}: {ended:?}"
         );
         assert_eq!(parts(&stage), left, "{cause:?}");
     }
@@ -201,13 +205,16 @@ async fn a_state_that_cannot_be_written_ends_the_run_on_stable() {
             false
         }));
         let error = stage.run().await.unwrap().unwrap_err();
-        assert!(format!("{error:#}").contains("cannot write"), "{error:#}");
-        assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory);
-        assert_eq!(stage.slots.leads(Link::Trial), Leads::Nowhere);
-        assert_eq!(parts(&stage), 0);
+        assert!(
+            format!("{error:#}").contains("cannot write"),
+            "{phase:?}: {error:#}"
+        );
+        assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory, "{phase:?}");
+        assert_eq!(stage.slots.leads(Link::Trial), Leads::Nowhere, "{phase:?}");
+        assert_eq!(parts(&stage), 0, "{phase:?}");
         let scene = stage.scene();
-        assert_eq!(scene.stable, crate::attempt::Active::Active);
-        assert_eq!(scene.trial, crate::attempt::Active::Inactive);
+        assert_eq!(scene.stable, crate::attempt::Active::Active, "{phase:?}");
+        assert_eq!(scene.trial, crate::attempt::Active::Inactive, "{phase:?}");
     }
 }
 
@@ -226,10 +233,18 @@ async fn an_unreadable_state_is_moved_aside_and_rebuilt() {
     ] {
         fs::write(state.join(FILE), bytes).unwrap();
         stage.ends().await;
-        assert_eq!(fs::read(state.join("state.json.broken")).unwrap(), bytes);
-        assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build.clone()));
-        assert!(stage.state().is_confirmed(&build.digest));
-        assert_eq!(stage.state().instance_id, "i-0a");
+        assert_eq!(
+            fs::read(state.join("state.json.broken")).unwrap(),
+            bytes,
+            "{bytes:?}"
+        );
+        assert_eq!(
+            stage.slots.leads(Link::Stable),
+            Leads::Slot(build.clone()),
+            "{bytes:?}"
+        );
+        assert!(stage.state().is_confirmed(&build.digest), "{bytes:?}");
+        assert_eq!(stage.state().instance_id, "i-0a", "{bytes:?}");
     }
 }
 
@@ -364,12 +379,16 @@ async fn a_floor_that_overrides_an_operator_is_logged_as_a_warning() {
         let guard = log.capture();
         stage.ends().await;
         drop(guard);
-        assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build));
+        assert_eq!(
+            stage.slots.leads(Link::Stable),
+            Leads::Slot(build),
+            "{hold} {pin:?}"
+        );
         let lines = log.lines();
         let warned = lines.iter().any(|line| {
             line.contains(" WARN ") && line.contains(expected) && line.contains("code=\"floor\"")
         });
-        assert_eq!(warned, !expected.is_empty(), "{lines:#?}");
+        assert_eq!(warned, !expected.is_empty(), "{hold} {pin:?}: {lines:#?}");
     }
 }
 
@@ -397,9 +416,14 @@ async fn a_stable_slot_without_its_right_to_be_executed_gets_it_back() {
         stage.ends().await;
         assert_eq!(
             fs::metadata(&binary).unwrap().permissions().mode() & 0o777,
-            0o755
+            0o755,
+            "{mode:o}"
         );
-        assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build.clone()));
+        assert_eq!(
+            stage.slots.leads(Link::Stable),
+            Leads::Slot(build.clone()),
+            "{mode:o}"
+        );
     }
     // It was never left for another.
     let calls = &stage.scene().calls;

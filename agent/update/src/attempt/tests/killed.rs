@@ -145,8 +145,12 @@ async fn killed_in_confirmed() {
             let mut stage = Stage::new();
             let build = stage.offers("1.1.0");
             kill_at(&stage, first);
-            assert!(stage.run().await.is_none());
-            assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build.clone()));
+            assert!(stage.run().await.is_none(), "{what}");
+            assert_eq!(
+                stage.slots.leads(Link::Stable),
+                Leads::Slot(build.clone()),
+                "{what}"
+            );
             if !renamed {
                 stage.slots.fall_back().unwrap();
             }
@@ -181,7 +185,7 @@ async fn killed_repeatedly_it_is_retried_and_never_skipped() {
                 anew |= phase(root) == "fetching";
                 anew && phase(root) == "trial"
             }));
-            assert!(stage.run().await.is_none());
+            assert!(stage.run().await.is_none(), "{after:?}, {cut}");
             if after == After::PowerLoss {
                 stage.reboot();
             }
@@ -191,7 +195,7 @@ async fn killed_repeatedly_it_is_retried_and_never_skipped() {
                 let waits = matches!(&ended, Ended::With(Outcome::Settled(it))
                     if matches!(**it, Decision::WaitBackoff { .. }));
                 assert!(waits, "{cut}: {ended:?}");
-                assert_eq!(interruptions(&stage.state()), cut);
+                assert_eq!(interruptions(&stage.state()), cut, "{after:?}, {cut}");
                 tokio::time::advance(std::time::Duration::from_secs(7 * 24 * 3600)).await;
             }
         }

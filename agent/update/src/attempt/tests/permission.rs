@@ -28,14 +28,17 @@ async fn without_permission_nothing_is_armed_until_a_later_run() {
     ] {
         stage.scene().answer = answer;
         let ended = stage.ends().await;
-        assert_eq!(postponed(&ended), reason);
-        assert!(ended.is_well());
+        assert_eq!(postponed(&ended), reason, "{reason}");
+        assert!(ended.is_well(), "{reason}");
         let status = stage.status();
-        assert_eq!(status.permission_requested_since, None);
-        assert_eq!(status.code, "no-leave");
-        assert_eq!(stage.slots.leads(Link::Trial), Leads::Nowhere);
+        assert_eq!(status.permission_requested_since, None, "{reason}");
+        assert_eq!(status.code, "no-leave", "{reason}");
+        assert_eq!(stage.slots.leads(Link::Trial), Leads::Nowhere, "{reason}");
         let scene = stage.scene();
-        assert!(!scene.calls.iter().any(|call| call == "start trial"));
+        assert!(
+            !scene.calls.iter().any(|call| call == "start trial"),
+            "{reason}"
+        );
     }
     stage.scene().answer = Answer::Granted;
     assert!(matches!(
@@ -57,7 +60,11 @@ async fn a_daemon_that_does_not_run_is_not_asked() {
         stage.scene().answer = Answer::Silent;
         stage.scene().stable = stable;
         stage.ends().await;
-        assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build));
+        assert_eq!(
+            stage.slots.leads(Link::Stable),
+            Leads::Slot(build),
+            "{stable:?}"
+        );
     }
 }
 
@@ -110,8 +117,16 @@ async fn permission_withheld_forever_is_overruled() {
                 break;
             }
             let since = stage.state().withheld.unwrap().since;
-            assert_eq!(stage.status().withheld.as_ref().unwrap().since, since);
-            assert_eq!(ended.is_well(), code(&ended) == "no-leave");
+            assert_eq!(
+                stage.status().withheld.as_ref().unwrap().since,
+                since,
+                "urgent: {urgent}"
+            );
+            assert_eq!(
+                ended.is_well(),
+                code(&ended) == "no-leave",
+                "urgent: {urgent}"
+            );
             codes.push(code(&ended).to_owned());
             tokio::time::advance(Duration::from_secs(15 * 60)).await;
             minutes = began.elapsed().as_secs() / 60;
@@ -122,9 +137,12 @@ async fn permission_withheld_forever_is_overruled() {
         } else {
             (24 * 60, 26 * 60, &["no-leave", "withheld"])
         };
-        assert!((least..=most).contains(&minutes), "{minutes} minutes");
-        assert_eq!(codes, expected);
-        assert_eq!(stage.state().withheld, None);
+        assert!(
+            (least..=most).contains(&minutes),
+            "urgent: {urgent}: {minutes} minutes"
+        );
+        assert_eq!(codes, expected, "urgent: {urgent}");
+        assert_eq!(stage.state().withheld, None, "urgent: {urgent}");
     }
 }
 

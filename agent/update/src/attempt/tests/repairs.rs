@@ -170,15 +170,26 @@ async fn no_way_back_leads_to_what_was_withdrawn() {
         stage.ends().await;
         let second = stage.offers("1.2.0");
         stage.ends().await;
-        assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(second.clone()));
+        assert_eq!(
+            stage.slots.leads(Link::Stable),
+            Leads::Slot(second.clone()),
+            "rotten: {rotten}"
+        );
         stage.scene().offers[1].release.withdrawn = Some(Withdrawal {
             at: super::fakes::start(),
             reason: "it leaks".to_owned(),
             rollback_to: Some(first.version.clone()),
         });
         stage.ends().await;
-        assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(first.clone()));
-        assert!(stage.slots.verify(&second).is_err(), "its slot is not kept");
+        assert_eq!(
+            stage.slots.leads(Link::Stable),
+            Leads::Slot(first.clone()),
+            "rotten: {rotten}"
+        );
+        assert!(
+            stage.slots.verify(&second).is_err(),
+            "rotten: {rotten}: its slot is not kept"
+        );
         // Also where its slot is still there.
         if rotten {
             fs::write(stage.slots.binary(&first), "rot").unwrap();
@@ -186,9 +197,13 @@ async fn no_way_back_leads_to_what_was_withdrawn() {
             stage.ends().await;
         } else {
             stage.scene().stable = Active::Failed;
-            assert_eq!(repaired(&stage).await, None);
+            assert_eq!(repaired(&stage).await, None, "rotten: {rotten}");
         }
-        assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory);
+        assert_eq!(
+            stage.slots.leads(Link::Stable),
+            Leads::Factory,
+            "rotten: {rotten}"
+        );
     }
 }
 
@@ -223,16 +238,21 @@ async fn a_stable_release_that_cannot_be_executed_is_not_blamed() {
             let mut scene = stage.scene();
             (scene.stable, scene.stable_result, scene.status) = (Active::Failed, result, status);
         }
-        assert_eq!(repaired(&stage).await, None);
+        assert_eq!(repaired(&stage).await, None, "{result} {status:?}");
         let state = stage.state();
         assert_eq!(
             (&state.skipped, &state.failures[0].build),
-            (&vec![], &first)
+            (&vec![], &first),
+            "{result} {status:?}"
         );
         let kinds: Vec<_> = state.failures[0].causes.keys().copied().collect();
-        assert_eq!(kinds, [kind]);
+        assert_eq!(kinds, [kind], "{result} {status:?}");
         tokio::time::advance(Duration::from_secs(2 * 3600)).await;
         stage.ends().await;
-        assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(first));
+        assert_eq!(
+            stage.slots.leads(Link::Stable),
+            Leads::Slot(first),
+            "{result} {status:?}"
+        );
     }
 }

@@ -210,7 +210,11 @@ async fn an_outage_without_the_release_too_blames_no_release() {
             FailureKind::Environment,
         )
         .await;
-        assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build));
+        assert_eq!(
+            stage.slots.leads(Link::Stable),
+            Leads::Slot(build),
+            "{lasts}"
+        );
     }
 }
 
@@ -252,10 +256,10 @@ async fn a_trial_as_busy_or_mute_as_stable_is_not_blamed() {
         let ended = stage.ends().await;
         assert!(
             matches!(&ended, Ended::With(Outcome::Postponed { code: c, .. }) if c == code),
-            "{ended:?}"
+            "{code}: {ended:?}"
         );
         let causes: Vec<_> = stage.state().failures[0].causes.keys().copied().collect();
-        assert_eq!(causes, [FailureKind::Environment]);
+        assert_eq!(causes, [FailureKind::Environment], "{code}");
     }
 }
 
@@ -347,8 +351,12 @@ async fn a_blip_of_a_service_is_no_reason() {
         stage.scene().on_trial = OnTrial::Sickens(at(from), at(to));
         let began = tokio::time::Instant::now();
         stage.ends().await;
-        assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build));
-        assert!(began.elapsed() >= SOAK.max(at(to)));
+        assert_eq!(
+            stage.slots.leads(Link::Stable),
+            Leads::Slot(build),
+            "{from} to {to}"
+        );
+        assert!(began.elapsed() >= SOAK.max(at(to)), "{from} to {to}");
     }
 }
 
@@ -468,7 +476,7 @@ async fn a_release_whose_verbs_fail_never_gets_its_trial() {
         let calls = &stage.scene().calls;
         let first = calls.iter().position(|call| call == "exercise").unwrap();
         let trial = calls.iter().position(|call| call == "start trial").unwrap();
-        assert!(first < trial);
+        assert!(first < trial, "{reason}");
     }
     // What the stable release cannot do here either is nothing that the release broke.
     let stage = Stage::new();

@@ -61,6 +61,6 @@ fn in_calm_the_newest_good_release_is_taken() {
         // What ends by itself is given up in the end; what only harms the host is tried ever more rarely.
         let harms = matches!(nature, Nature::Reboots | Nature::Sickens);
         assert_eq!(life.skipped.len(), usize::from(!harms), "{nature:?}");
-        assert_ne!(life.stable, factory());
+        assert_ne!(life.stable, factory(), "{nature:?}");
     }
 }
