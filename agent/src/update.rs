@@ -103,9 +103,9 @@ impl UpdateArgs {
         };
         match self.verb {
             Verb::Now(place) => {
-                must_be_root(&self.root, "now")?;
+                let overrides = overrides("now", &place)?;
                 now::followed(&place.configured_dir)?;
-                overrides("now", &place)?.request_now(Timestamp::now())?;
+                overrides.request_now(Timestamp::now())?;
                 return block_on(now::now(&updater));
             }
             Verb::Hold {

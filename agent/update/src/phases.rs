@@ -182,7 +182,7 @@ pub(crate) enum TrialResult {
 pub(crate) struct Failure {
     /// Who is to blame.
     pub(crate) kind: FailureKind,
-    /// The code, in kebab case: a [`super::refusal::Cause::code`], or `preflight`, `trial-exit`, ….
+    /// The code, in kebab case: a [`super::channel::Cause::code`], or `preflight`, `trial-exit`, ….
     pub(crate) code: String,
     /// The reason, in one line.
     pub(crate) reason: String,

@@ -277,8 +277,8 @@ fn reported(output: &str) -> Result<Version> {
 
 /// The last line of a successful self-test.
 #[must_use]
-pub(crate) fn passed(version: &str) -> String {
-    format!("{BINARY} {version}")
+pub(crate) fn passed() -> String {
+    format!("{BINARY} {}", crate::version::version())
 }
 
 /// The self-test: verifies the channel with this binary's own code and checks that the slots can be written.
