@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::AbortHandle;
 
 use crate::accept::Failures;
-use crate::imds_source::{ImdsFacts, ImdsSource};
+use crate::imds_source::{ImdsFacts, ImdsSource, RoleCredentials};
 
 const TOKEN: &str = "x-aws-ec2-metadata-token";
 const TOKEN_TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
@@ -359,27 +359,43 @@ fn tree(facts: &ImdsFacts) -> BTreeMap<String, String> {
         add(&format!("tags/instance/{key}"), value.clone());
     }
     if let Some(role) = &facts.role {
-        let info = serde_json::json!({
-            "Code": "Success",
-            "LastUpdated": facts.pending_time,
-            "InstanceProfileArn": format!("arn:aws:iam::{}:instance-profile/{}", facts.account_id, role.role),
-            "InstanceProfileId": "AIPAREHEARSAL00000000",
-        });
-        let credentials = serde_json::json!({
-            "Code": "Success",
-            "LastUpdated": facts.pending_time,
-            "Type": "AWS-HMAC",
-            "AccessKeyId": role.access_key_id,
-            "SecretAccessKey": role.secret_access_key,
-            "Token": role.token,
-            "Expiration": role.expiration,
-        });
-        add("iam/info", format!("{info:#}"));
+        add("iam/info", role_info(facts, role));
         add(
             &format!("iam/security-credentials/{}", role.role),
-            format!("{credentials:#}"),
+            credentials(facts, role),
         );
     }
+    tree.insert(
+        "dynamic/instance-identity/document".to_owned(),
+        identity_document(facts),
+    );
+    tree
+}
+
+fn role_info(facts: &ImdsFacts, role: &RoleCredentials) -> String {
+    let info = serde_json::json!({
+        "Code": "Success",
+        "LastUpdated": facts.pending_time,
+        "InstanceProfileArn": format!("arn:aws:iam::{}:instance-profile/{}", facts.account_id, role.role),
+        "InstanceProfileId": "AIPAREHEARSAL00000000",
+    });
+    format!("{info:#}")
+}
+
+fn credentials(facts: &ImdsFacts, role: &RoleCredentials) -> String {
+    let credentials = serde_json::json!({
+        "Code": "Success",
+        "LastUpdated": facts.pending_time,
+        "Type": "AWS-HMAC",
+        "AccessKeyId": role.access_key_id,
+        "SecretAccessKey": role.secret_access_key,
+        "Token": role.token,
+        "Expiration": role.expiration,
+    });
+    format!("{credentials:#}")
+}
+
+fn identity_document(facts: &ImdsFacts) -> String {
     let identity = serde_json::json!({
         "accountId": facts.account_id,
         "architecture": facts.architecture,
@@ -392,11 +408,7 @@ fn tree(facts: &ImdsFacts) -> BTreeMap<String, String> {
         "region": facts.region,
         "version": "2017-09-30",
     });
-    tree.insert(
-        "dynamic/instance-identity/document".to_owned(),
-        format!("{identity:#}"),
-    );
-    tree
+    format!("{identity:#}")
 }
 
 /// `ip-a-b-c-d` in the region's domain; us-east-1's is older than the rule.

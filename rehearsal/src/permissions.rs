@@ -4,12 +4,14 @@
 //! call also fails when an action that it needs besides its own is denied, as with IAM (tags at creation, a role to
 //! pass, a group's launch template).
 
+use std::ops::Range;
+
 use crate::account::ACCOUNT;
 use crate::cloud::Region;
 use crate::ec2;
 use crate::faults::Faults;
 use crate::wire::error::Protocol;
-use crate::wire::{ApiError, Params};
+use crate::wire::{ApiError, Params, Xml};
 
 /// The ARN of the only caller, as GetCallerIdentity returns it.
 pub(crate) fn caller() -> String {
@@ -156,27 +158,51 @@ const PAGE: (i64, i64) = (1000, 100);
 ///
 /// # Errors
 /// `InvalidInput` for an invalid action or entity, and for policies, which are not evaluated.
-pub(crate) fn simulate(faults: &Faults, params: &Params) -> Result<crate::wire::Xml, ApiError> {
-    let invalid = |message: String| ApiError::new("InvalidInput", message);
-    let source = params.required("PolicySourceArn")?;
-    let entity = source.strip_prefix("arn:aws:iam::").and_then(|rest| {
+pub(crate) fn simulate(faults: &Faults, params: &Params) -> Result<Xml, ApiError> {
+    check_entity(params.required("PolicySourceArn")?)?;
+    check_no_policies(params)?;
+    let actions = params.list("ActionNames");
+    check_actions(&actions)?;
+    let page = page(params, actions.len())?;
+    let resources = params.list("ResourceArns");
+    let mut xml = Xml::new();
+    let shown = actions.get(page.clone()).unwrap_or_default();
+    xml.list("EvaluationResults", "member", shown, |x, action| {
+        write_evaluation(x, action, faults.denies(action), &resources);
+    });
+    let is_truncated = page.end < actions.len();
+    xml.text("IsTruncated", is_truncated)
+        .maybe("Marker", is_truncated.then_some(page.end));
+    Ok(xml)
+}
+
+fn invalid_input(message: String) -> ApiError {
+    ApiError::new("InvalidInput", message)
+}
+
+/// Refuses an ARN that is not of a user, role or group of this account.
+fn check_entity(arn: &str) -> Result<(), ApiError> {
+    let entity = arn.strip_prefix("arn:aws:iam::").and_then(|rest| {
         let (account, entity) = rest.split_once(':')?;
         let (kind, name) = entity.split_once('/')?;
         let is_kind = ["user", "role", "group"].contains(&kind);
         (is_kind && !name.is_empty()).then_some((account, name))
     });
-    let Some((account, name)) = entity else {
-        return Err(invalid(format!(
-            "Invalid Entity Arn: {source} does not clearly define entity type and name."
-        )));
-    };
-    if account != ACCOUNT {
-        return Err(ApiError::new(
+    match entity {
+        None => Err(invalid_input(format!(
+            "Invalid Entity Arn: {arn} does not clearly define entity type and name."
+        ))),
+        Some((ACCOUNT, _)) => Ok(()),
+        Some((account, name)) => Err(ApiError::new(
             "NoSuchEntity",
             format!("The entity {name} of account {account} cannot be found."),
         )
-        .with_status(404));
+        .with_status(404)),
     }
+}
+
+/// Refuses policies in the request: none is evaluated here.
+fn check_no_policies(params: &Params) -> Result<(), ApiError> {
     for policies in [
         "PolicyInputList",
         "PermissionsBoundaryPolicyInputList",
@@ -184,29 +210,39 @@ pub(crate) fn simulate(faults: &Faults, params: &Params) -> Result<crate::wire::
         "ResourcePolicy",
     ] {
         if params.has(policies) {
-            return Err(invalid(format!(
+            return Err(invalid_input(format!(
                 "{policies}: the rehearsal cloud evaluates no policies, only its dials deny.<service>:<Action>"
             )));
         }
     }
-    let actions = params.list("ActionNames");
+    Ok(())
+}
+
+/// Refuses an empty list, and names that are not `service:Action`.
+fn check_actions(actions: &[&str]) -> Result<(), ApiError> {
     if actions.is_empty() {
         return Err(ApiError::missing("ActionNames"));
     }
-    for action in &actions {
-        let is_name = action.split_once(':').is_some_and(|(service, name)| {
-            let is_word = |word: &str| {
-                !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
-            };
-            is_word(service) && is_word(name)
-        });
-        if !is_name {
-            return Err(invalid(format!("Invalid action name: {action}")));
-        }
+    let is_word = |word: &str| {
+        !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    };
+    let is_action = |action: &&&str| {
+        action
+            .split_once(':')
+            .is_some_and(|(service, name)| is_word(service) && is_word(name))
+    };
+    match actions.iter().find(|action| !is_action(action)) {
+        Some(action) => Err(invalid_input(format!("Invalid action name: {action}"))),
+        None => Ok(()),
     }
+}
+
+/// Which of `total` results the requested page has, by `MaxItems` and `Marker`; a marker behind the last gives an empty
+/// page.
+fn page(params: &Params, total: usize) -> Result<Range<usize>, ApiError> {
     let limit = params.integer("MaxItems")?.unwrap_or(PAGE.1);
     if !(1..=PAGE.0).contains(&limit) {
-        return Err(invalid(format!(
+        return Err(invalid_input(format!(
             "MaxItems is {limit}, expecting 1 to {}",
             PAGE.0
         )));
@@ -215,46 +251,33 @@ pub(crate) fn simulate(faults: &Faults, params: &Params) -> Result<crate::wire::
         None => 0,
         Some(marker) => marker
             .parse::<usize>()
-            .map_err(|_| invalid("Invalid Marker.".to_owned()))?,
+            .map_err(|_| invalid_input("Invalid Marker.".to_owned()))?
+            .min(total),
     };
-    let resources = params.list("ResourceArns");
-    let end = begin.saturating_add(usize::try_from(limit).unwrap_or(usize::MAX));
-    let page = actions.iter().skip(begin).take(end - begin);
-    let mut xml = crate::wire::Xml::new();
-    xml.list("EvaluationResults", "member", page, |x, action| {
-        let denied = faults.denies(action);
-        let decision = if denied { "explicitDeny" } else { "allowed" };
-        let statement = |x: &mut crate::wire::Xml| {
-            x.list(
-                "MatchedStatements",
-                "member",
-                denied.then_some(()),
-                |x, ()| {
-                    x.text("SourcePolicyId", "rehearsal-dials")
-                        .text("SourcePolicyType", "IAM Policy");
-                },
-            )
-            .list("MissingContextValues", "member", [(); 0], |_, ()| {});
-        };
-        x.text("EvalActionName", action)
-            .text("EvalResourceName", "*")
-            .text("EvalDecision", decision);
-        statement(x);
-        x.list(
-            "ResourceSpecificResults",
-            "member",
-            &resources,
-            |x, resource| {
-                x.text("EvalResourceName", resource)
-                    .text("EvalResourceDecision", decision);
-                statement(x);
-            },
-        );
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    Ok(begin..begin.saturating_add(limit).min(total))
+}
+
+/// One EvaluationResult, with one result for each resource.
+fn write_evaluation(xml: &mut Xml, action: &str, denied: bool, resources: &[&str]) {
+    let decision = if denied { "explicitDeny" } else { "allowed" };
+    let write_statement = |xml: &mut Xml| {
+        let statement = denied.then_some(());
+        xml.list("MatchedStatements", "member", statement, |x, ()| {
+            x.text("SourcePolicyId", "rehearsal-dials")
+                .text("SourcePolicyType", "IAM Policy");
+        })
+        .list("MissingContextValues", "member", [(); 0], |_, ()| {});
+    };
+    xml.text("EvalActionName", action)
+        .text("EvalResourceName", "*")
+        .text("EvalDecision", decision);
+    write_statement(xml);
+    xml.list("ResourceSpecificResults", "member", resources, |x, name| {
+        x.text("EvalResourceName", name)
+            .text("EvalResourceDecision", decision);
+        write_statement(x);
     });
-    let is_truncated = end < actions.len();
-    xml.text("IsTruncated", is_truncated)
-        .maybe("Marker", is_truncated.then_some(end));
-    Ok(xml)
 }
 
 #[cfg(test)]
@@ -353,7 +376,7 @@ mod tests {
         let simulate = |form: &str| {
             let form = format!("PolicySourceArn=arn:aws:iam::123456789012:{form}");
             super::simulate(&faults, &Params::parse(form.as_bytes()))
-                .map(crate::wire::Xml::into_string)
+                .map(Xml::into_string)
                 .map_err(|error| error.code.into_owned())
         };
         let three = "&ActionNames.member.1=ec2:RunInstances&ActionNames.member.2=ssm:PutParameter\

@@ -7,7 +7,7 @@ use super::disks::{Snapshot, SnapshotState, Source};
 use super::encryption;
 use super::image_lifecycle::add;
 use super::images::{Image, ImageState};
-use super::tags;
+use super::tags::{self, Tags};
 use super::tokens;
 use crate::account::{ACCOUNT, REGION};
 use crate::request::RequestContext;
@@ -30,44 +30,13 @@ pub(crate) fn copy(
         xml.maybe("imageId", used.repeat(&asked)?.first());
         return Ok(xml);
     }
-    let region = params.required("SourceRegion")?;
-    if region != REGION {
-        return Err(ApiError::new(
-            "UnsupportedOperation",
-            format!("images are copied within {REGION} only: there is no region '{region}' here"),
-        ));
-    }
-    for name in [
-        "DestinationOutpostArn",
-        "DestinationAvailabilityZone",
-        "DestinationAvailabilityZoneId",
-    ] {
-        if params.has(name) {
-            return Err(ApiError::new(
-                "UnsupportedOperation",
-                format!("there are no Outposts or Local Zones here: {name} cannot be honoured"),
-            ));
-        }
-    }
+    check_places(params)?;
     let name = params.required("Name")?;
     state.check_name(name)?;
     tags::check_kinds(params, &["image", "snapshot"])?;
     let encryption = encryption::Requested::read(params)?;
-    let source = state.image(params.required("SourceImageId")?)?.clone();
-    if source.state != ImageState::Available {
-        return Err(ApiError::new(
-            "InvalidAMIID.Unavailable",
-            format!("The image ID '{}' is not available", source.id),
-        ));
-    }
-    let mut image_tags = tags::specified(params, "image")?;
-    if params.boolean("CopyImageTags")? == Some(true) {
-        let own = state.tags.get(&source.id).cloned().unwrap_or_default();
-        let own = own.into_iter().filter(|(key, _)| !key.starts_with("aws:"));
-        for (key, value) in own {
-            image_tags.entry(key).or_insert(value);
-        }
-    }
+    let source = available_source(state, params)?;
+    let image_tags = image_tags(state, &source, params)?;
     let snapshot_tags = tags::specified(params, "snapshot")?;
     let id = ids::resource("ami");
     let mut mappings = source.mappings.clone();
@@ -76,28 +45,7 @@ pub(crate) fn copy(
             continue;
         };
         let original = state.snapshot(from)?;
-        if original.key.is_some() && encryption.encrypted == Some(false) {
-            return Err(ApiError::new(
-                "InvalidParameterValue",
-                format!("an unencrypted copy of the encrypted snapshot {from} cannot be made"),
-            ));
-        }
-        let copy = Snapshot {
-            id: ids::resource("snap"),
-            source: Source::Snapshot(from.clone()),
-            size: original.size,
-            state: SnapshotState::Pending,
-            started: ctx.now,
-            completed: None,
-            description: format!(
-                "Copied for DestinationAmi {id} from SourceAmi {} for SourceSnapshot {from}. Task created on {}.",
-                source.id,
-                ctx.now.as_millisecond(),
-            ),
-            owner: ACCOUNT.to_owned(),
-            key: encryption.over(original.key.as_ref()),
-            shared: BTreeSet::new(),
-        };
+        let copy = copy_of(original, &encryption, &id, &source.id, ctx)?;
         mapping.snapshot = Some(copy.id.clone());
         mapping.encrypted = Some(copy.key.is_some());
         state.tag(&copy.id, snapshot_tags.clone());
@@ -123,4 +71,88 @@ pub(crate) fn copy(
         state.tokens.insert(token, used);
     }
     Ok(add(state, image, image_tags))
+}
+
+/// Refuses other regions, Outposts and Local Zones.
+fn check_places(params: &Params) -> Result<(), ApiError> {
+    let region = params.required("SourceRegion")?;
+    if region != REGION {
+        return Err(ApiError::new(
+            "UnsupportedOperation",
+            format!("images are copied within {REGION} only: there is no region '{region}' here"),
+        ));
+    }
+    for name in [
+        "DestinationOutpostArn",
+        "DestinationAvailabilityZone",
+        "DestinationAvailabilityZoneId",
+    ] {
+        if params.has(name) {
+            return Err(ApiError::new(
+                "UnsupportedOperation",
+                format!("there are no Outposts or Local Zones here: {name} cannot be honoured"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The image to copy, which must be available.
+fn available_source(state: &State, params: &Params) -> Result<Image, ApiError> {
+    let source = state.image(params.required("SourceImageId")?)?;
+    if source.state != ImageState::Available {
+        return Err(ApiError::new(
+            "InvalidAMIID.Unavailable",
+            format!("The image ID '{}' is not available", source.id),
+        ));
+    }
+    Ok(source.clone())
+}
+
+/// Tags of the copy: those of the request, and with `CopyImageTags` those of the source that the user set.
+fn image_tags(state: &State, source: &Image, params: &Params) -> Result<Tags, ApiError> {
+    let mut tags = tags::specified(params, "image")?;
+    if params.boolean("CopyImageTags")? == Some(true) {
+        let own = state.tags.get(&source.id).cloned().unwrap_or_default();
+        let own = own.into_iter().filter(|(key, _)| !key.starts_with("aws:"));
+        for (key, value) in own {
+            tags.entry(key).or_insert(value);
+        }
+    }
+    Ok(tags)
+}
+
+/// A pending copy of one of the image's snapshots.
+///
+/// # Errors
+/// `InvalidParameterValue` when an encrypted snapshot is to become an unencrypted one.
+fn copy_of(
+    original: &Snapshot,
+    encryption: &encryption::Requested,
+    image_id: &str,
+    source_id: &str,
+    ctx: &RequestContext,
+) -> Result<Snapshot, ApiError> {
+    let from = &original.id;
+    if original.key.is_some() && encryption.encrypted == Some(false) {
+        return Err(ApiError::new(
+            "InvalidParameterValue",
+            format!("an unencrypted copy of the encrypted snapshot {from} cannot be made"),
+        ));
+    }
+    Ok(Snapshot {
+        id: ids::resource("snap"),
+        source: Source::Snapshot(from.clone()),
+        size: original.size,
+        state: SnapshotState::Pending,
+        started: ctx.now,
+        completed: None,
+        description: format!(
+            "Copied for DestinationAmi {image_id} from SourceAmi {source_id} for SourceSnapshot {from}. Task created on {}.",
+            ctx.now.as_millisecond(),
+        ),
+        owner: ACCOUNT.to_owned(),
+        key: encryption.over(original.key.as_ref()),
+        shared: BTreeSet::new(),
+    })
 }

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use super::State;
-use super::disks::{Snapshot, SnapshotState, Source};
+use super::disks::{Snapshot, SnapshotState, Source, Volume};
 use super::images::{Image, ImageState, Mapping, check_id, not_found, too_small};
-use super::instances::Phase;
+use super::instances::{Instance, Phase};
 use super::tags::{self, Tags};
 use crate::account::ACCOUNT;
 use crate::request::RequestContext;
@@ -213,16 +213,7 @@ pub(crate) fn register(
     ctx: &RequestContext,
     params: &Params,
 ) -> Result<Xml, ApiError> {
-    let forgotten = params.iter().find(|(name, _)| {
-        let field = name.split('.').next().unwrap_or_default();
-        !REGISTERED.contains(&field)
-    });
-    if let Some((name, value)) = forgotten {
-        return Err(ApiError::new(
-            "UnsupportedOperation",
-            format!("{name} ({value}) of an image cannot be honoured here"),
-        ));
-    }
+    check_kept(params)?;
     let name = params.required("Name")?;
     state.check_name(name)?;
     let root_device = params
@@ -231,26 +222,7 @@ pub(crate) fn register(
         .to_owned();
     let mut mappings = Mapping::read_all(params)?;
     for mapping in &mut mappings {
-        let Some(id) = &mapping.snapshot else {
-            continue;
-        };
-        let snapshot = state.snapshot(id)?;
-        if snapshot.state != SnapshotState::Completed {
-            return Err(ApiError::new(
-                "IncorrectState",
-                format!("Snapshot is in invalid state - {}", snapshot.state.name()),
-            ));
-        }
-        let size = mapping.size.unwrap_or(snapshot.size);
-        if size < snapshot.size {
-            return Err(too_small(size, id, snapshot.size));
-        }
-        mapping.size = Some(size);
-        mapping.delete_on_termination.get_or_insert(true);
-        if mapping.encrypted.is_some() {
-            return Err(encrypted_flag(&mapping.device, "has a snapshot specified"));
-        }
-        mapping.encrypted = Some(snapshot.key.is_some());
+        fill_from_snapshot(state, mapping)?;
     }
     if !mappings
         .iter()
@@ -299,6 +271,49 @@ pub(crate) fn register(
     Ok(add(state, image, tags))
 }
 
+/// Refuses parameters that the image would not keep.
+fn check_kept(params: &Params) -> Result<(), ApiError> {
+    let forgotten = params.iter().find(|(name, _)| {
+        let field = name.split('.').next().unwrap_or_default();
+        !REGISTERED.contains(&field)
+    });
+    match forgotten {
+        Some((name, value)) => Err(ApiError::new(
+            "UnsupportedOperation",
+            format!("{name} ({value}) of an image cannot be honoured here"),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Fills in what a mapping inherits from its snapshot: size and encryption.
+///
+/// # Errors
+/// `IncorrectState` for a snapshot that is not completed, and those of a size or flag that do not fit it.
+fn fill_from_snapshot(state: &State, mapping: &mut Mapping) -> Result<(), ApiError> {
+    let Some(id) = &mapping.snapshot else {
+        return Ok(());
+    };
+    let snapshot = state.snapshot(id)?;
+    if snapshot.state != SnapshotState::Completed {
+        return Err(ApiError::new(
+            "IncorrectState",
+            format!("Snapshot is in invalid state - {}", snapshot.state.name()),
+        ));
+    }
+    let size = mapping.size.unwrap_or(snapshot.size);
+    if size < snapshot.size {
+        return Err(too_small(size, id, snapshot.size));
+    }
+    mapping.size = Some(size);
+    mapping.delete_on_termination.get_or_insert(true);
+    if mapping.encrypted.is_some() {
+        return Err(encrypted_flag(&mapping.device, "has a snapshot specified"));
+    }
+    mapping.encrypted = Some(snapshot.key.is_some());
+    Ok(())
+}
+
 pub(super) fn add(state: &mut State, image: Image, tags: Tags) -> Xml {
     let mut xml = Xml::new();
     xml.text("imageId", &image.id);
@@ -324,25 +339,7 @@ pub(crate) fn create(
     let name = params.required("Name")?;
     state.check_name(name)?;
     let instance = state.instance(params.required("InstanceId")?)?.clone();
-    match instance.phase {
-        Phase::Stopped => {}
-        Phase::Running if params.boolean("NoReboot")? == Some(true) => {
-            return Err(ApiError::new(
-                "UnsupportedOperation",
-                "the disk of a running instance cannot be copied consistently: stop the instance first, or omit NoReboot",
-            ));
-        }
-        Phase::Running => {}
-        phase => {
-            return Err(ApiError::new(
-                "IncorrectState",
-                format!(
-                    "Instance is not in state 'running' or 'stopped': it is {}",
-                    phase.name()
-                ),
-            ));
-        }
-    }
+    check_copyable(&instance, params)?;
     tags::check_kinds(params, &["image", "snapshot"])?;
     let image_tags = tags::specified(params, "image")?;
     let snapshot_tags = tags::specified(params, "snapshot")?;
@@ -351,31 +348,8 @@ pub(crate) fn create(
     let mut snapshots = Vec::new();
     let mut devices = Vec::new();
     for (volume, attachment) in state.volumes_of(&instance.id) {
-        let mut mapping = Mapping {
-            device: attachment.device.clone(),
-            size: Some(volume.size),
-            kind: Some(volume.kind.clone()),
-            iops: volume.iops,
-            throughput: volume.throughput,
-            encrypted: Some(volume.key.is_some()),
-            delete_on_termination: Some(attachment.delete_on_termination),
-            ..Mapping::default()
-        };
-        let wanted = overrides
-            .iter_mut()
-            .find(|wanted| wanted.device == mapping.device);
-        if let Some(wanted) = wanted {
-            if wanted.suppressed {
-                continue;
-            }
-            if wanted.encrypted == Some(true) && volume.key.is_none() {
-                return Err(encrypted_flag(
-                    &mapping.device,
-                    "is of an unencrypted volume",
-                ));
-            }
-            // EC2 ignores `false` for an encrypted volume.
-            wanted.encrypted = None;
+        if !is_included(volume, &attachment.device, &mut overrides)? {
+            continue;
         }
         let snapshot = Snapshot {
             id: ids::resource("snap"),
@@ -389,8 +363,17 @@ pub(crate) fn create(
             key: volume.key.clone(),
             shared: BTreeSet::new(),
         };
-        mapping.snapshot = Some(snapshot.id.clone());
-        devices.push(mapping);
+        devices.push(Mapping {
+            device: attachment.device.clone(),
+            snapshot: Some(snapshot.id.clone()),
+            size: Some(volume.size),
+            kind: Some(volume.kind.clone()),
+            iops: volume.iops,
+            throughput: volume.throughput,
+            encrypted: Some(volume.key.is_some()),
+            delete_on_termination: Some(attachment.delete_on_termination),
+            ..Mapping::default()
+        });
         snapshots.push(snapshot);
     }
     let image = Image {
@@ -421,6 +404,42 @@ pub(crate) fn create(
         instance.reboots = instance.phase == Phase::Running;
     }
     Ok(add(state, image, image_tags))
+}
+
+/// Refuses an instance whose disks cannot be copied consistently now.
+fn check_copyable(instance: &Instance, params: &Params) -> Result<(), ApiError> {
+    match instance.phase {
+        Phase::Stopped => Ok(()),
+        Phase::Running if params.boolean("NoReboot")? == Some(true) => Err(ApiError::new(
+            "UnsupportedOperation",
+            "the disk of a running instance cannot be copied consistently: stop the instance first, or omit NoReboot",
+        )),
+        Phase::Running => Ok(()),
+        phase => Err(ApiError::new(
+            "IncorrectState",
+            format!(
+                "Instance is not in state 'running' or 'stopped': it is {}",
+                phase.name()
+            ),
+        )),
+    }
+}
+
+/// Whether the image of an instance includes its volume at `device`: the request may leave it out, but cannot change
+/// its encryption.
+fn is_included(volume: &Volume, device: &str, overrides: &mut [Mapping]) -> Result<bool, ApiError> {
+    let Some(wanted) = overrides.iter_mut().find(|wanted| wanted.device == device) else {
+        return Ok(true);
+    };
+    if wanted.suppressed {
+        return Ok(false);
+    }
+    if wanted.encrypted == Some(true) && volume.key.is_none() {
+        return Err(encrypted_flag(device, "is of an unencrypted volume"));
+    }
+    // EC2 ignores `false` for an encrypted volume.
+    wanted.encrypted = None;
+    Ok(true)
 }
 
 /// DeregisterImage, with its snapshots when requested.

@@ -7,7 +7,7 @@ use super::cpu::Credits;
 use super::instance_lifecycle::wanted;
 use super::instance_types;
 use super::instance_views::{write_devices, write_groups, write_metadata};
-use super::instances::{OnShutdown, Phase};
+use super::instances::{Instance, OnShutdown, Phase};
 use super::run;
 use super::tags;
 use crate::wire::{ApiError, Params, Xml};
@@ -53,91 +53,147 @@ pub(crate) fn describe_attribute(state: &State, params: &Params) -> Result<Xml, 
     Ok(xml)
 }
 
+/// Attributes with a value that ModifyInstanceAttribute takes, each with its field in the second of EC2's two forms, in
+/// the order in which they are checked.
+const VALUES: [(&str, &str); 9] = [
+    ("userData", "UserData"),
+    (
+        "instanceInitiatedShutdownBehavior",
+        "InstanceInitiatedShutdownBehavior",
+    ),
+    ("disableApiTermination", "DisableApiTermination"),
+    ("disableApiStop", "DisableApiStop"),
+    ("enaSupport", "EnaSupport"),
+    ("sriovNetSupport", "SriovNetSupport"),
+    ("ebsOptimized", "EbsOptimized"),
+    ("instanceType", "InstanceType"),
+    ("sourceDestCheck", "SourceDestCheck"),
+];
+
+/// Attributes that can be changed only while the instance is stopped.
+const WHILE_STOPPED: [&str; 5] = [
+    "userData",
+    "enaSupport",
+    "sriovNetSupport",
+    "ebsOptimized",
+    "instanceType",
+];
+
 /// ModifyInstanceAttribute, in either of EC2's two forms.
 pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
-    let instance = state.instance(params.required("InstanceId")?)?;
-    let mut changed = instance.clone();
-    let stopped = |attribute: &str| {
-        if instance.phase == Phase::Stopped {
-            return Ok(());
+    let mut instance = state.instance(params.required("InstanceId")?)?.clone();
+    let mut known = false;
+    for (attribute, field) in VALUES {
+        if let Some(text) = given(params, attribute, field) {
+            set_value(&mut instance, attribute, field, &text)?;
+            known = true;
         }
-        Err(ApiError::new(
+    }
+    let kept = deletion_flags(state, &instance.id, params)?;
+    known |= !kept.is_empty();
+    let groups = params.strings("GroupId");
+    for id in &groups {
+        state.group(id)?;
+    }
+    if !groups.is_empty() {
+        instance.groups = groups;
+    } else if !known {
+        return Err(ApiError::new(
+            "InvalidParameterCombination",
+            "No attributes specified, or one that cannot be modified here",
+        ));
+    }
+    instance.check_spot()?;
+    state.instances.insert(instance.id.clone(), instance);
+    for (volume, goes) in kept {
+        state.volumes.goes_with_its_instance(&volume, goes);
+    }
+    Ok(tags::done())
+}
+
+/// The value given for an attribute: as `Field.Value` or `Field`, or as `Value` beside `Attribute`.
+fn given(params: &Params, attribute: &str, field: &str) -> Option<String> {
+    params
+        .string(&format!("{field}.Value"))
+        .or_else(|| params.string(field))
+        .or_else(|| {
+            (params.text("Attribute") == Some(attribute))
+                .then(|| params.string("Value"))
+                .flatten()
+        })
+}
+
+/// Sets one attribute of [`VALUES`].
+///
+/// # Errors
+/// `IncorrectInstanceState` when the instance must be stopped for it, and those of an invalid value.
+fn set_value(
+    instance: &mut Instance,
+    attribute: &str,
+    field: &str,
+    text: &str,
+) -> Result<(), ApiError> {
+    if WHILE_STOPPED.contains(&attribute) && instance.phase != Phase::Stopped {
+        return Err(ApiError::new(
             "IncorrectInstanceState",
             format!(
                 "The instance '{}' is not in the 'stopped' state: its {attribute} cannot be modified.",
                 instance.id
             ),
-        ))
-    };
-    let mut known = false;
-    let mut given = |name: &str, field: &str| {
-        let value = params
-            .string(&format!("{field}.Value"))
-            .or_else(|| params.string(field))
-            .or_else(|| {
-                (params.text("Attribute") == Some(name))
-                    .then(|| params.string("Value"))
-                    .flatten()
-            });
-        known |= value.is_some();
-        value
-    };
-    if let Some(text) = given("userData", "UserData") {
-        stopped("userData")?;
-        changed.user_data = run::user_data(Some(&text))?;
-    }
-    if let Some(text) = given(
-        "instanceInitiatedShutdownBehavior",
-        "InstanceInitiatedShutdownBehavior",
-    ) {
-        changed.on_shutdown = OnShutdown::read(&text)?;
-    }
-    if let Some(text) = given("disableApiTermination", "DisableApiTermination") {
-        changed.protected = flag("DisableApiTermination", &text)?;
-    }
-    if let Some(text) = given("disableApiStop", "DisableApiStop") {
-        changed.stop_protected = flag("DisableApiStop", &text)?;
-    }
-    if let Some(text) = given("enaSupport", "EnaSupport") {
-        stopped("enaSupport")?;
-        changed.ena = flag("EnaSupport", &text)?;
-    }
-    if let Some(text) = given("sriovNetSupport", "SriovNetSupport") {
-        stopped("sriovNetSupport")?;
-        changed.sriov = Some(text);
-    }
-    if let Some(text) = given("ebsOptimized", "EbsOptimized") {
-        stopped("ebsOptimized")?;
-        changed.ebs_optimized = flag("EbsOptimized", &text)?;
-    }
-    if let Some(text) = given("instanceType", "InstanceType") {
-        stopped("instanceType")?;
-        let kind = instance_types::find(&text)?;
-        // EC2 accepts any type here and refuses some when the instance is started; here they are refused at once.
-        run::check_fit(
-            kind,
-            &changed.architecture,
-            changed.ena,
-            changed.boot_mode.as_deref(),
-        )?;
-        kind.name.clone_into(&mut changed.kind);
-        // Credits are kept when the new type has none.
-        changed.credits = changed.credits.or(Credits::of_type(kind));
-    }
-    if given("sourceDestCheck", "SourceDestCheck").is_some_and(|text| text != "true") {
-        return Err(ApiError::new(
-            "UnsupportedOperation",
-            "nothing is routed here: sourceDestCheck stays true",
         ));
     }
-    let mut kept = Vec::new();
+    match attribute {
+        "userData" => instance.user_data = run::user_data(Some(text))?,
+        "instanceInitiatedShutdownBehavior" => instance.on_shutdown = OnShutdown::read(text)?,
+        "disableApiTermination" => instance.protected = flag(field, text)?,
+        "disableApiStop" => instance.stop_protected = flag(field, text)?,
+        "enaSupport" => instance.ena = flag(field, text)?,
+        "sriovNetSupport" => instance.sriov = Some(text.to_owned()),
+        "ebsOptimized" => instance.ebs_optimized = flag(field, text)?,
+        "instanceType" => set_type(instance, text)?,
+        "sourceDestCheck" if text != "true" => {
+            return Err(ApiError::new(
+                "UnsupportedOperation",
+                "nothing is routed here: sourceDestCheck stays true",
+            ));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Changes the instance's type to one that fits it.
+fn set_type(instance: &mut Instance, name: &str) -> Result<(), ApiError> {
+    let kind = instance_types::find(name)?;
+    // EC2 accepts any type here and refuses some when the instance is started; here they are refused at once.
+    run::check_fit(
+        kind,
+        &instance.architecture,
+        instance.ena,
+        instance.boot_mode.as_deref(),
+    )?;
+    kind.name.clone_into(&mut instance.kind);
+    // Credits are kept when the new type has none.
+    instance.credits = instance.credits.or(Credits::of_type(kind));
+    Ok(())
+}
+
+/// The volumes whose `DeleteOnTermination` is set by BlockDeviceMapping, each with its new value.
+///
+/// # Errors
+/// `InvalidInstanceAttributeValue` for a device that is not mapped, `UnsupportedOperation` for any other field.
+fn deletion_flags(
+    state: &State,
+    instance_id: &str,
+    params: &Params,
+) -> Result<Vec<(String, bool)>, ApiError> {
+    let mut flags = Vec::new();
     for mapping in params.structs("BlockDeviceMapping") {
         let device = mapping.required("DeviceName")?;
-        let attached = state.volumes_of(&instance.id);
-        let volume = attached
-            .filter(|(_, at)| at.device == device)
+        let volume = state
+            .volumes_of(instance_id)
+            .find(|(_, at)| at.device == device)
             .map(|(volume, _)| volume.id.clone())
-            .next()
             .ok_or_else(|| {
                 ApiError::new(
                     "InvalidInstanceAttributeValue",
@@ -153,28 +209,10 @@ pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml
             }
         }
         if let Some(goes) = mapping.boolean("Ebs.DeleteOnTermination")? {
-            kept.push((volume, goes));
+            flags.push((volume, goes));
         }
     }
-    known |= !kept.is_empty();
-    let groups = params.strings("GroupId");
-    for id in &groups {
-        state.group(id)?;
-    }
-    if !groups.is_empty() {
-        changed.groups = groups;
-    } else if !known {
-        return Err(ApiError::new(
-            "InvalidParameterCombination",
-            "No attributes specified, or one that cannot be modified here",
-        ));
-    }
-    changed.check_spot()?;
-    state.instances.insert(changed.id.clone(), changed);
-    for (volume, goes) in kept {
-        state.volumes.goes_with_its_instance(&volume, goes);
-    }
-    Ok(tags::done())
+    Ok(flags)
 }
 
 fn flag(name: &str, text: &str) -> Result<bool, ApiError> {

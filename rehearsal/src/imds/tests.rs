@@ -1,7 +1,7 @@
 //! The router, as a table.
 
 use super::*;
-use crate::imds_source::{Notices, RoleCredentials};
+use crate::imds_source::Notices;
 
 struct Fixed(Option<ImdsFacts>);
 
