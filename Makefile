@@ -70,6 +70,7 @@ check-wire:
 
 check-rest:
 	cargo test --locked --workspace --no-fail-fast --lib --bins $(addprefix --test ,$(others))
+	cargo test --locked --workspace --no-fail-fast --doc
 
 setup-test:
 	@make/setup.sh test
@@ -106,7 +107,7 @@ advisories: setup
 	cargo deny --log-level error check advisories
 
 # The pure deciders: what they return is covered by tables, so a change of any line must fail a test.
-deciders := imagebuilder/src/roll/{plan,blame,watch,before,limits}.rs agent/update/src/plan.rs rehearsal/src/autoscaling/refresh/decide.rs
+deciders := imagebuilder/src/roll/{plan,blame,watch,before,limits}.rs agent/update/src/plan.rs rehearsal/refresh/src/decide.rs
 
 mutants: setup-test
 	@make/tool.sh cargo-mutants

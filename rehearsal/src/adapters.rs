@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use instance_refresh::{AlarmState, TemplateRef};
 use jiff::Timestamp;
 
 use crate::autoscaling::environment::{
     Environment, InstanceView, LaunchRequest, Place, TemplateView,
 };
-use crate::autoscaling::refresh::{AlarmState, TemplateRef};
 use crate::cloud::Region;
 use crate::ec2::run;
 use crate::ec2::tags::Tags;

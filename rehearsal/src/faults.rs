@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use instance_refresh::AlarmState;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::autoscaling;
-use crate::autoscaling::refresh::AlarmState;
 use crate::ec2::select::glob;
 use crate::fault_counters::FaultCounters;
 use crate::foreign;

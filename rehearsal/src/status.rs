@@ -257,7 +257,7 @@ pub(crate) fn dials(dials: &[Dial]) -> String {
 }
 
 fn group(group: &ScalingGroup) -> Group {
-    let template = |of: &autoscaling::refresh::TemplateRef| format!("{}:{}", of.name, of.version);
+    let template = |of: &instance_refresh::TemplateRef| format!("{}:{}", of.name, of.version);
     Group {
         name: group.name.clone(),
         min: group.min_size,

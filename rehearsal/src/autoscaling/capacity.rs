@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use instance_refresh::switches::Switches;
 use jiff::Timestamp;
 
 use super::activities::moment;
@@ -12,7 +13,6 @@ use super::environment::Environment;
 use super::groups::Group;
 use super::lifecycle::{self, Removal};
 use super::members::{LifecycleState, Member};
-use super::refresh::switches::Switches;
 
 /// Removes unhealthy members, then launches or terminates until the group has its desired size. `allowed` is how many
 /// counted members an active refresh may have at once.

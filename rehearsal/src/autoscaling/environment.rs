@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::refresh::{AlarmState, TemplateRef};
+use instance_refresh::{AlarmState, TemplateRef};
 
 /// What a template version resolves to now.
 #[derive(Clone, Debug, PartialEq, Eq)]

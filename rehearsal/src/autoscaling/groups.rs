@@ -4,13 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use instance_refresh::{Refresh, RefreshStatus, TemplateRef};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::activities::{ActivityLog, ActivityStatus};
 use super::environment::Place;
 use super::members::Member;
-use super::refresh::{Refresh, RefreshStatus, TemplateRef};
 use crate::table::Series;
 
 /// The longest time that a lifecycle action may stay open, with any number of heartbeats, in seconds.

@@ -3,14 +3,14 @@
 //! Owns launch, the hooks on both sides, registration, health and removal. Must not decide how many members there
 //! should be (`capacity`) or which of them are to be replaced (`refresh`).
 
+use instance_refresh::after;
+use instance_refresh::switches::Switches;
 use jiff::Timestamp;
 
 use super::activities::{Activity, ActivityStatus, died, launch_refused, moment};
 use super::environment::{Environment, LaunchRequest, Place};
 use super::groups::{Group, HealthType, Transition};
 use super::members::{Health, HookVerdict, LifecycleAction, LifecycleState, Member};
-use super::refresh::after;
-use super::refresh::switches::Switches;
 
 /// The longest pause between failing launches, in seconds.
 const LONGEST_PAUSE: i64 = 300;

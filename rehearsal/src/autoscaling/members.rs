@@ -2,11 +2,11 @@
 //!
 //! Owns the types and the arithmetic of heartbeats. Must not reach the cloud; `lifecycle` moves members.
 
+use instance_refresh::{TemplateRef, after};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::groups::{Hook, HookResult};
-use super::refresh::{TemplateRef, after};
 
 /// LifecycleState.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,8 +4,8 @@
 //! through [`environment::Environment`], and has no clock but the `now` it is given.
 //!
 //! `groups` and `members` are the types, `activities` the activity log; `lifecycle` moves one member, `capacity` keeps
-//! the group at its size, `refresh` decides about replacements and `refresh_driver` carries them out; `api` is the
-//! query protocol; `refresh::switches` names what AWS leaves open.
+//! the group at its size, the crate `instance-refresh` decides about replacements and `refresh_driver` carries them out;
+//! `api` is the query protocol.
 //!
 //! # Not as on AWS
 //!
@@ -33,7 +33,6 @@ pub(crate) mod environment;
 pub(crate) mod groups;
 mod lifecycle;
 pub(crate) mod members;
-pub(crate) mod refresh;
 mod refresh_calls;
 mod refresh_driver;
 mod state;

@@ -2,18 +2,15 @@
 //!
 //! Owns the checks and the defaults. Must not replace members: the next tick does.
 
-use std::collections::BTreeSet;
-
+use instance_refresh::switches::Switches;
+use instance_refresh::{
+    AlarmState, Candidate, InStandby, Preferences, Protected, Refresh, Start, TemplateRef,
+};
 use jiff::Timestamp;
 
 use super::environment::{Environment, TemplateView};
 use super::groups::Group;
 use super::members::{LifecycleState, Member};
-use super::refresh::switches::Switches;
-use super::refresh::{
-    AlarmState, InStandby, Mark, Preferences, Protected, Refresh, RefreshStatus, StallClock,
-    TemplateRef,
-};
 use super::refresh_driver;
 use crate::wire::ApiError;
 
@@ -99,35 +96,17 @@ pub(crate) fn start(
         Some((template, view)) => (template.clone(), view.clone()),
         None => (group.template.clone(), saved),
     };
-    let (matching, todo) = split(group, &preferences, &target, &target_view);
     let id = environment.fresh_uuid();
-    let to_update = u32::try_from(todo.len()).unwrap_or(u32::MAX);
-    group.refreshes.push(Refresh {
+    let start = Start {
         id: id.clone(),
-        status: RefreshStatus::Pending,
-        reason: None,
-        started: now,
-        ended: None,
         preferences,
         desired: desired.map(|(template, _)| template),
+        members: candidates(group, &target, &target_view),
         target,
         previous: group.template.clone(),
         irreversible,
-        todo,
-        matching,
-        launched: BTreeSet::new(),
-        seen_ready: BTreeSet::new(),
-        next_checkpoint: 0,
-        hold_until: None,
-        bake_until: None,
-        stall: StallClock::default(),
-        mark: Mark::default(),
-        percent: 0,
-        to_update,
-        rollback: None,
-        cancel_waits: true,
-        events: Vec::new(),
-    });
+    };
+    group.refreshes.push(Refresh::start(start, now));
     Ok(id)
 }
 
@@ -137,12 +116,10 @@ pub(crate) fn start(
 /// `ActiveInstanceRefreshNotFound`.
 pub(crate) fn cancel(group: &mut Group, wait: bool) -> Result<String, ApiError> {
     let refusal = no_active(group);
-    let refresh = group
-        .active_refresh_mut()
-        .filter(|r| r.status != RefreshStatus::Cancelling)
-        .ok_or(refusal)?;
-    refresh.status = RefreshStatus::Cancelling;
-    refresh.cancel_waits = wait;
+    let refresh = group.active_refresh_mut().ok_or_else(|| refusal.clone())?;
+    if !refresh.cancel(wait) {
+        return Err(refusal);
+    }
     Ok(refresh.id.clone())
 }
 
@@ -157,11 +134,7 @@ pub(crate) fn roll_back(
 ) -> Result<String, ApiError> {
     let refresh = group
         .active_refresh()
-        .filter(|r| match r.status {
-            RefreshStatus::Pending | RefreshStatus::InProgress => true,
-            RefreshStatus::Baking => switches.rollback_while_baking,
-            _ => false,
-        })
+        .filter(|refresh| refresh.accepts_rollback(switches))
         .ok_or_else(|| no_active(group))?;
     if let Some(why) = &refresh.irreversible {
         return Err(ApiError::new("IrreversibleInstanceRefresh", why.clone()));
@@ -258,13 +231,8 @@ fn is_parameter(image: &str) -> bool {
     image.starts_with("resolve:ssm:")
 }
 
-/// Members that are skipped because they match, and members to replace.
-fn split(
-    group: &Group,
-    preferences: &Preferences,
-    target: &TemplateRef,
-    view: &TemplateView,
-) -> (BTreeSet<String>, BTreeSet<String>) {
+/// The members that a refresh may replace: those that count, and those in standby.
+fn candidates(group: &Group, target: &TemplateRef, view: &TemplateView) -> Vec<Candidate> {
     let matches = |m: &Member| {
         m.template.id == target.id
             && m.template.version == view.number.to_string()
@@ -273,27 +241,21 @@ fn split(
                 .as_ref()
                 .is_none_or(|t| *t == m.instance_type)
     };
-    let standing_by = |m: &Member| {
+    let is_standby = |m: &Member| {
         matches!(
             m.state,
             LifecycleState::Standby | LifecycleState::EnteringStandby
         )
     };
-    let present = || {
-        group
-            .members
-            .iter()
-            .filter(|m| m.state.is_counted() || standing_by(m))
-    };
-    let matching: BTreeSet<String> = present()
-        .filter(|m| preferences.skip_matching && matches(m))
-        .map(|m| m.id.clone())
-        .collect();
-    let todo = present()
-        .filter(|m| !matching.contains(&m.id))
-        .filter(|m| !(m.protected && preferences.protected == Protected::Ignore))
-        .filter(|m| !(standing_by(m) && preferences.standby == InStandby::Ignore))
-        .map(|m| m.id.clone())
-        .collect();
-    (matching, todo)
+    group
+        .members
+        .iter()
+        .filter(|m| m.state.is_counted() || is_standby(m))
+        .map(|m| Candidate {
+            id: m.id.clone(),
+            matches: matches(m),
+            protected: m.protected,
+            standby: is_standby(m),
+        })
+        .collect()
 }

@@ -1,9 +1,11 @@
-//! Observes a group for its refresh, calls `decide`, and carries out its moves.
+//! Observes a group for its refresh, advances it, and carries out its actions.
 //!
-//! Must not contain a rule of its own: `decide` decides.
+//! Must not contain a rule of its own: the crate `instance-refresh` decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use instance_refresh::switches::Switches;
+use instance_refresh::{Action, InStandby, MemberView, Refresh, RefreshStatus, View, allowance};
 use jiff::Timestamp;
 
 use super::activities::moment;
@@ -12,11 +14,6 @@ use super::environment::Environment;
 use super::groups::Group;
 use super::lifecycle::{self, Removal};
 use super::members::{LifecycleState, Member};
-use super::refresh::decide::{self, MemberView, Move, Role, View};
-use super::refresh::switches::{StallReset, Switches};
-use super::refresh::{
-    InStandby, Mark, Protected, Refresh, RefreshStatus, RollbackDetails, StallClock,
-};
 
 /// Moves the group's active refresh on, if there is one; returns how many members the group may have until the next
 /// tick.
@@ -29,30 +26,16 @@ pub(crate) fn step(
     let Some(refresh) = group.active_refresh() else {
         return group.desired;
     };
-    let decision = decide::decide(
-        refresh,
-        &observe(group, refresh, environment, now),
-        now,
-        switches,
-    );
-    if let Some(refresh) = group.active_refresh_mut() {
-        refresh.percent = decision.percent;
-        refresh.to_update = decision.to_update;
-        refresh.reason = decision.reason;
-        if decision.progress {
-            let forget = switches.stall_reset != StallReset::Never;
-            let warmup = refresh.preferences.warmup;
-            refresh.stall.progress(warmup, forget, now);
-        }
-        refresh.mark = decision.mark;
-        refresh.seen_ready.extend(decision.newly_ready);
-        refresh.stall.run(decision.pace, now);
-    }
-    for next in decision.moves {
-        act(group, next, environment, now, switches);
+    let view = observe(group, refresh, environment, now);
+    let mut actions = Vec::new();
+    change(group, |refresh| {
+        actions = refresh.advance(&view, now, switches);
+    });
+    for action in actions {
+        carry_out(group, action, environment, now, switches);
     }
     group.active_refresh().map_or(group.desired, |refresh| {
-        decide::allowance(
+        allowance(
             refresh,
             &observe(group, refresh, environment, now),
             now,
@@ -61,7 +44,19 @@ pub(crate) fn step(
     })
 }
 
-/// The input of `decide`.
+/// Changes the active refresh, and logs the events that this adds.
+fn change(group: &mut Group, change: impl FnOnce(&mut Refresh)) {
+    let Some(refresh) = group.active_refresh_mut() else {
+        return;
+    };
+    let known = refresh.events.len();
+    change(refresh);
+    for event in &refresh.events[known..] {
+        tracing::info!(refresh = %refresh.id, "instance refresh {}", event.what);
+    }
+}
+
+/// What the engine has to know about the group.
 fn observe(
     group: &Group,
     refresh: &Refresh,
@@ -72,7 +67,7 @@ fn observe(
     let by_id: BTreeMap<&str, &Member> = group.members.iter().map(|m| (m.id.as_str(), m)).collect();
     let view_of = |member: &Member| MemberView {
         id: member.id.clone(),
-        role: role(refresh, member),
+        role: refresh.role(&member.id, member.protected),
         in_service: member.state == LifecycleState::InService,
         healthy: member.is_healthy(),
         warm: member.is_warm(refresh.preferences.warmup, now),
@@ -114,32 +109,20 @@ fn observe(
     }
 }
 
-fn role(refresh: &Refresh, member: &Member) -> Role {
-    if refresh.launched.contains(&member.id) {
-        Role::New
-    } else if !refresh.todo.contains(&member.id)
-        || (member.protected && refresh.preferences.protected == Protected::Ignore)
-    {
-        Role::Outside
-    } else {
-        Role::Old
-    }
-}
-
-fn act(
+fn carry_out(
     group: &mut Group,
-    next: Move,
+    action: Action,
     environment: &mut dyn Environment,
     now: Timestamp,
     switches: &Switches,
 ) {
-    match next {
-        Move::Terminate(id) => {
+    match action {
+        Action::Terminate(id) => {
             if let Some(position) = group.position(&id) {
                 lifecycle::remove(group, position, Removal::Refresh, environment, now);
             }
         }
-        Move::Launch => {
+        Action::Launch => {
             if lifecycle::may_launch(group, now) {
                 let cause = format!(
                     "At {} an instance was launched in response to an instance refresh.",
@@ -148,93 +131,31 @@ fn act(
                 lifecycle::launch(group, environment, now, switches, &cause);
             }
         }
-        Move::End(status, why) => end(group, status, why, now),
-        Move::Begin => {
-            if let Some(refresh) = group.active_refresh_mut() {
-                refresh.status = RefreshStatus::InProgress;
-                refresh.event("Started", now);
-            }
-        }
-        Move::Checkpoint {
-            reached,
-            next,
-            until,
-        } => {
-            if let Some(refresh) = group.active_refresh_mut() {
-                refresh.next_checkpoint = next;
-                refresh.hold_until = Some(until);
-                if let Some(percent) = reached {
-                    refresh.event(format!("Checkpoint Reached ({percent})"), now);
-                }
-            }
-        }
-        Move::Bake(until) => {
-            if let Some(refresh) = group.active_refresh_mut() {
-                refresh.status = RefreshStatus::Baking;
-                refresh.bake_until = Some(until);
-                refresh.event("Started Baking", now);
-            }
-        }
-        Move::RollBack(why) => roll_back(group, why, now),
+        Action::Ended(RefreshStatus::Successful) => adopt_desired(group),
+        Action::Ended(_) => {}
+        Action::RollBack(why) => roll_back(group, why, now),
     }
 }
 
-fn end(group: &mut Group, status: RefreshStatus, why: Option<String>, now: Timestamp) {
-    let Some(refresh) = group.active_refresh_mut() else {
-        return;
-    };
-    refresh.status = status;
-    refresh.reason = why;
-    refresh.ended = Some(now);
-    refresh.event(
-        match status {
-            RefreshStatus::Successful => "Succeeded",
-            RefreshStatus::Cancelled => "Cancelled",
-            RefreshStatus::RollbackSuccessful => "Rollback Succeeded",
-            RefreshStatus::RollbackFailed => "Rollback Failed",
-            _ => "Failed",
-        },
-        now,
-    );
-    // The group adopts the new configuration only after success.
-    if status == RefreshStatus::Successful
-        && let Some(desired) = refresh.desired.clone()
-    {
+/// Saves the newest refresh's template: the group adopts the new configuration only after success.
+fn adopt_desired(group: &mut Group) {
+    let desired = group.refreshes.last().and_then(|r| r.desired.clone());
+    if let Some(desired) = desired {
         group.template = desired;
     }
 }
 
-/// Starts the rollback of the active refresh: its new members are replaced by ones with the saved template.
+/// Starts the rollback of the active refresh.
 pub(crate) fn roll_back(group: &mut Group, why: String, now: Timestamp) {
-    let alive: Vec<String> = group
+    let remaining: BTreeSet<String> = group
         .members
         .iter()
         .filter(|m| !m.state.is_being_removed())
         .map(|m| m.id.clone())
         .collect();
-    let Some(refresh) = group.active_refresh_mut() else {
-        return;
-    };
-    refresh.launched.retain(|id| alive.contains(id));
-    refresh.todo = std::mem::take(&mut refresh.launched);
-    refresh.matching.clear();
-    refresh.seen_ready.clear();
-    refresh.rollback = Some(RollbackDetails {
-        reason: why,
-        started: now,
-        percent: refresh.percent,
-        to_update: refresh.to_update,
-        to_undo: u32::try_from(refresh.todo.len()).unwrap_or(u32::MAX),
+    change(group, |refresh| {
+        refresh.roll_back(why, |id| remaining.contains(id), now);
     });
-    refresh.target = refresh.previous.clone();
-    refresh.status = RefreshStatus::RollbackInProgress;
-    refresh.reason = None;
-    refresh.next_checkpoint = 0;
-    refresh.hold_until = None;
-    refresh.bake_until = None;
-    refresh.stall = StallClock::default();
-    refresh.mark = Mark::default();
-    refresh.event("Rollback Started", now);
     // The failed launches were of the new configuration; the saved one may launch at once.
     group.launch_failures = 0;
     group.launch_not_before = None;

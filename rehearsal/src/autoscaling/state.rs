@@ -1,9 +1,9 @@
 //! The state of Auto Scaling, how it is written and read back, and what other modules read from it.
 
 use anyhow::Context as _;
+use instance_refresh::switches::{self, Switches};
 
 use super::groups::Group;
-use super::refresh::switches::{self, Switches};
 use crate::table::{Changes, Series, Table, place, read};
 
 /// The state of Auto Scaling.

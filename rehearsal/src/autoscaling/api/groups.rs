@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use instance_refresh::{RefreshStatus, TemplateRef};
+
 use super::super::activities::moment;
 use super::super::environment::Environment;
 use super::super::groups::{Group, HealthType, MaintenancePolicy, PROCESSES};
 use super::super::lifecycle::{self, Removal};
 use super::super::members::{LifecycleState, Member};
-use super::super::refresh::{RefreshStatus, TemplateRef};
 use super::call::{Call, UNKNOWN, flag, number, page, refuse_left_out};
 use super::hooks;
 use super::records;

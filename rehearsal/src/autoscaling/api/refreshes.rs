@@ -1,13 +1,13 @@
 //! The calls on instance refreshes.
 
-use crate::autoscaling::refresh_calls;
+use instance_refresh::{InStandby, Protected, Refresh};
 use jiff::SignedDuration;
 
-use super::super::refresh::{InStandby, Protected, Refresh};
 use super::super::refresh_calls::StartRequest;
 use super::call::{Call, flag, number, page, refuse_left_out};
 use super::groups;
 use super::shapes;
+use crate::autoscaling::refresh_calls;
 use crate::wire::{ApiError, Params, Xml};
 
 /// How long AWS lists a refresh after it started.

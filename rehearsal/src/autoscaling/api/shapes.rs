@@ -1,9 +1,10 @@
 //! The XML of groups, members, activities and refreshes.
 
+use instance_refresh::{InStandby, Preferences, Protected, Refresh, TemplateRef};
+
 use super::super::activities::Activity;
 use super::super::groups::{Group, GroupTag, HealthType, Hook};
 use super::super::members::Member;
-use super::super::refresh::{InStandby, Preferences, Protected, Refresh, TemplateRef};
 use crate::wire::{Xml, iso};
 
 /// A LaunchTemplateSpecification.

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use instance_refresh::{AlarmState, Refresh, RefreshStatus, TemplateRef};
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::environment::{Environment, InstanceView, LaunchRequest, Place, TemplateView};
 use super::super::groups::Group;
 use super::super::members::{LifecycleState, Member};
-use super::super::refresh::{AlarmState, TemplateRef};
-use super::super::refresh::{Refresh, RefreshStatus};
 use super::super::{State, handle, tick};
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params};

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use instance_refresh::switches::Rounding;
+use instance_refresh::{RefreshStatus, max_existing, min_working};
+
 use super::super::members::LifecycleState;
-use super::super::refresh::RefreshStatus;
-use super::super::refresh::decide::{max_existing, min_working};
-use super::super::refresh::switches::Rounding;
 use super::super::{State, set_switch};
 use super::bench::{Bench, launch_hook};
 use crate::table::Changes;

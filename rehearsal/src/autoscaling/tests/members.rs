@@ -1,7 +1,8 @@
 //! Capacity, health and target groups, with and without a refresh.
 
+use instance_refresh::RefreshStatus;
+
 use super::super::members::LifecycleState;
-use super::super::refresh::RefreshStatus;
 use super::super::target_lifecycle_state;
 use super::bench::{Bench, TARGETS, launch_hook};
 

@@ -1,31 +1,11 @@
 //! Refreshes that go well, and their pace.
 
-use super::super::refresh::RefreshStatus;
-use super::super::refresh::decide::{max_existing, min_working};
-use super::super::refresh::switches::Rounding;
+use instance_refresh::switches::Rounding;
+use instance_refresh::{RefreshStatus, max_existing, min_working};
+
 use super::bench::{Bench, launch_hook};
 
 const MINUTE: u32 = 60;
-
-#[test]
-fn bounds_round_up_for_min_and_down_for_max() {
-    for (desired, min, max, at_least, at_most) in [
-        (10, 90, 110, 9, 11),
-        (3, 90, 110, 3, 3),
-        (3, 67, 134, 3, 4),
-        (1, 50, 200, 1, 2),
-        (0, 100, 100, 0, 0),
-        (7, 0, 100, 0, 7),
-    ] {
-        assert_eq!(min_working(desired, min), at_least, "{desired} {min}");
-        assert_eq!(
-            max_existing(desired, max, Rounding::Floor),
-            at_most,
-            "{desired} {max}"
-        );
-    }
-    assert_eq!(max_existing(3, 110, Rounding::Ceil), 4);
-}
 
 /// The example of AWS's guide: 10 instances, Min 80, checkpoints 20 and 50, delay 15, warm-up 10.
 #[test]

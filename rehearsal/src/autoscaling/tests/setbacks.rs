@@ -1,9 +1,8 @@
 //! Refreshes that do not go well: bad releases, alarms, blocked members, cancel and rollback.
 
+use instance_refresh::{AlarmState, RefreshStatus};
 use proptest::prelude::*;
 
-use super::super::refresh::AlarmState;
-use super::super::refresh::RefreshStatus;
 use super::super::set_switch;
 use super::bench::{Bench, TARGETS, launch_hook};
 

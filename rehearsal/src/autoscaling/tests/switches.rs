@@ -1,7 +1,8 @@
 //! Behavior that AWS leaves open, with each value of its switch.
 
+use instance_refresh::RefreshStatus;
+
 use super::super::members::LifecycleState;
-use super::super::refresh::RefreshStatus;
 use super::super::set_switch;
 use super::bench::Bench;
 

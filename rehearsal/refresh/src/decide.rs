@@ -1,19 +1,20 @@
 //! The refresh as a pure state machine: from a plain view of the group and the time to moves.
 //!
-//! Owns the arithmetic and the order of replacements. Must not change anything and must not reach the cloud;
-//! `refresh_driver` gathers the view and carries out the moves.
+//! Owns the arithmetic and the order of replacements. Must not change anything: `advance` records what was decided.
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::switches::{Batches, NoMaxOrder, Rounding, StallReset, Switches, ToUpdate};
-use super::{AlarmState, InStandby, Mark, Pace, Protected, Refresh, RefreshStatus, after};
+use crate::preferences::{InStandby, Protected};
+use crate::refresh::{AlarmState, Mark, Refresh, RefreshStatus};
+use crate::stall::Pace;
+use crate::switches::{Batches, NoMaxOrder, Rounding, StallReset, Switches, ToUpdate};
 
 /// The longest a refresh may be active.
 const LONGEST: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// The role of a member in the refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
     /// To be replaced.
     Old,
     /// Launched by it, or while it was active.
@@ -24,19 +25,19 @@ pub(crate) enum Role {
 
 /// A member that counts towards desired capacity, as input to the refresh.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MemberView {
+pub struct MemberView {
     /// The instance.
-    pub(crate) id: String,
+    pub id: String,
     /// Its role in the refresh.
-    pub(crate) role: Role,
+    pub role: Role,
     /// InService, not Pending.
-    pub(crate) in_service: bool,
+    pub in_service: bool,
     /// Healthy.
-    pub(crate) healthy: bool,
+    pub healthy: bool,
     /// In service for the warm-up time.
-    pub(crate) warm: bool,
+    pub warm: bool,
     /// Protected from scale-in.
-    pub(crate) protected: bool,
+    pub protected: bool,
 }
 
 impl MemberView {
@@ -51,26 +52,26 @@ impl MemberView {
 
 /// The group and its alarms, as input to the refresh.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct View {
+pub struct View {
     /// DesiredCapacity now.
-    pub(crate) desired: u32,
+    pub desired: u32,
     /// MaxSize now.
-    pub(crate) max_size: u32,
+    pub max_size: u32,
     /// Members that count, in the order in which they would be removed.
-    pub(crate) members: Vec<MemberView>,
+    pub members: Vec<MemberView>,
     /// Old members in standby.
-    pub(crate) standby: Vec<String>,
+    pub standby: Vec<String>,
     /// Whether any member is being removed.
-    pub(crate) removing: bool,
+    pub removing: bool,
     /// The alarms it watches, with their states.
-    pub(crate) alarms: Vec<(String, AlarmState)>,
+    pub alarms: Vec<(String, AlarmState)>,
     /// InstanceRefresh, Launch or Terminate is suspended.
-    pub(crate) suspended: bool,
+    pub suspended: bool,
 }
 
 /// One step to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Move {
+pub enum Move {
     /// Pending → InProgress.
     Begin,
     /// Remove an old member.
@@ -96,32 +97,32 @@ pub(crate) enum Move {
 
 /// The output of the state machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Decision {
+pub struct Decision {
     /// The steps, in order.
-    pub(crate) moves: Vec<Move>,
+    pub moves: Vec<Move>,
     /// PercentageComplete now.
-    pub(crate) percent: u32,
+    pub percent: u32,
     /// InstancesToUpdate now.
-    pub(crate) to_update: u32,
+    pub to_update: u32,
     /// StatusReason now.
-    pub(crate) reason: Option<String>,
+    pub reason: Option<String>,
     /// How the stall clock runs.
-    pub(crate) pace: Pace,
+    pub pace: Pace,
     /// Whether there is progress, as the switch `stall-reset` defines it.
-    pub(crate) progress: bool,
+    pub progress: bool,
     /// The highest progress so far.
-    pub(crate) mark: Mark,
+    pub mark: Mark,
     /// Members that are healthy and warm for the first time.
-    pub(crate) newly_ready: Vec<String>,
+    pub newly_ready: Vec<String>,
 }
 
 /// How many members must work: `ceil(desired * min / 100)`.
-pub(crate) fn min_working(desired: u32, min: u32) -> u32 {
+pub fn min_working(desired: u32, min: u32) -> u32 {
     (desired * min).div_ceil(100)
 }
 
 /// How many may exist at once.
-pub(crate) fn max_existing(desired: u32, max: u32, rounding: Rounding) -> u32 {
+pub fn max_existing(desired: u32, max: u32, rounding: Rounding) -> u32 {
     match rounding {
         Rounding::Floor => desired * max / 100,
         Rounding::Ceil => (desired * max).div_ceil(100),
@@ -130,12 +131,7 @@ pub(crate) fn max_existing(desired: u32, max: u32, rounding: Rounding) -> u32 {
 
 /// How many members the group may have now without the surplus being scaled in: new members are launched before the old
 /// ones are removed.
-pub(crate) fn allowance(
-    refresh: &Refresh,
-    view: &View,
-    now: Timestamp,
-    switches: &Switches,
-) -> u32 {
+pub fn allowance(refresh: &Refresh, view: &View, now: Timestamp, switches: &Switches) -> u32 {
     let holds = refresh.hold_until.is_some_and(|until| now < until);
     let replaces = matches!(
         refresh.status,
@@ -152,6 +148,12 @@ pub(crate) fn allowance(
     by_max
         .max(view.desired.saturating_add(1))
         .min(view.desired.saturating_add(takeable))
+}
+
+/// `now` plus whole seconds, never overflowing.
+pub fn after(now: Timestamp, seconds: i64) -> Timestamp {
+    now.saturating_add(SignedDuration::from_secs(seconds))
+        .unwrap_or(Timestamp::MAX)
 }
 
 /// Counts of members.
@@ -191,12 +193,7 @@ fn tally(refresh: &Refresh, view: &View) -> Tally {
 }
 
 /// Decides what to do now.
-pub(crate) fn decide(
-    refresh: &Refresh,
-    view: &View,
-    now: Timestamp,
-    switches: &Switches,
-) -> Decision {
+pub fn decide(refresh: &Refresh, view: &View, now: Timestamp, switches: &Switches) -> Decision {
     let t = tally(refresh, view);
     let mut decision = Decision {
         percent: percent(refresh, view, &t, switches),

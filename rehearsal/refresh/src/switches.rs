@@ -1,13 +1,13 @@
 //! Switches for behavior that AWS leaves open: each with a name and a stated default.
 //!
-//! Owns the names, the defaults and the parsing. Must not depend on the engine, which reads the fields.
+//! Owns the names, the defaults and the parsing. Must not depend on the state machine, which reads the fields.
 
 use serde::{Deserialize, Serialize};
 
 /// How the cap of a refresh (MaxHealthyPercentage of desired) is rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Rounding {
+pub enum Rounding {
     /// Down: 110 % of 5 is 5.
     Floor,
     /// Up: 110 % of 5 is 6.
@@ -17,7 +17,7 @@ pub(crate) enum Rounding {
 /// What happens with Min 100 and no Max: the guide and the API reference disagree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum NoMaxOrder {
+pub enum NoMaxOrder {
     /// Terminate and launch at the same time (API reference).
     Together,
     /// Launch first (user guide).
@@ -27,7 +27,7 @@ pub(crate) enum NoMaxOrder {
 /// Whether the next replacement may start before the whole batch is warm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Batches {
+pub enum Batches {
     /// As soon as the bounds permit.
     Continuous,
     /// Only when everything launched so far is warm.
@@ -37,7 +37,7 @@ pub(crate) enum Batches {
 /// What sets the stall clock back to zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum StallReset {
+pub enum StallReset {
     /// More replacements that are healthy and warm at the same time than ever before in this refresh.
     MoreUpdated,
     /// Any replacement that becomes healthy and warm, also in place of one that was lost.
@@ -49,7 +49,7 @@ pub(crate) enum StallReset {
 /// What InstancesToUpdate counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum ToUpdate {
+pub enum ToUpdate {
     /// Instances whose replacement was not launched yet.
     NotStarted,
     /// Instances whose replacement is not healthy and warm yet.
@@ -59,34 +59,34 @@ pub(crate) enum ToUpdate {
 /// Every switch of the Auto Scaling engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Switches {
+pub struct Switches {
     /// `stall-limit`: seconds without progress until a refresh fails; 3600 as documented.
-    pub(crate) stall_limit: u32,
+    pub stall_limit: u32,
     /// `stall-reset`: `more-updated`, `newly-ready` or `never`.
-    pub(crate) stall_reset: StallReset,
+    pub stall_reset: StallReset,
     /// `relaunch-delay`: seconds to wait after a failed launch, doubled per failure up to 300.
-    pub(crate) relaunch_delay: u32,
+    pub relaunch_delay: u32,
     /// `max-rounding`: `floor` or `ceil`.
-    pub(crate) max_rounding: Rounding,
+    pub max_rounding: Rounding,
     /// `no-max-order`: `together` or `launch-first`, for Min 100 with Max omitted.
-    pub(crate) no_max_order: NoMaxOrder,
+    pub no_max_order: NoMaxOrder,
     /// `batches`: `continuous` or `strict`.
-    pub(crate) batches: Batches,
+    pub batches: Batches,
     /// `alarms-while-baking`: on: an alarm during the bake time fails the refresh.
-    pub(crate) alarms_while_baking: bool,
+    pub alarms_while_baking: bool,
     /// `rollback-while-baking`: on: RollbackInstanceRefresh is accepted during the bake time.
-    pub(crate) rollback_while_baking: bool,
+    pub rollback_while_baking: bool,
     /// `checkpoints-in-rollback`: on: a rollback stops at checkpoints and has a bake time.
-    pub(crate) checkpoints_in_rollback: bool,
+    pub checkpoints_in_rollback: bool,
     /// `surge-beyond-max-size`: on: MaxHealthyPercentage may exceed the group's MaxSize.
-    pub(crate) surge_beyond_max_size: bool,
+    pub surge_beyond_max_size: bool,
     /// `to-update`: `not-started` or `not-updated`.
-    pub(crate) to_update: ToUpdate,
+    pub to_update: ToUpdate,
     /// `percent-counts-matching`: on: instances skipped by skip matching count as done.
-    pub(crate) percent_counts_matching: bool,
+    pub percent_counts_matching: bool,
     /// `success-waits-for-leaving`: whether a refresh ends only when the old instances are terminated, and not while
     /// they drain or wait at their termination hook.
-    pub(crate) success_waits_for_leaving: bool,
+    pub success_waits_for_leaving: bool,
 }
 
 impl Default for Switches {
@@ -110,7 +110,7 @@ impl Default for Switches {
 }
 
 /// The name and description of each switch.
-pub(crate) const ALL: [(&str, &str); 13] = [
+pub const ALL: [(&str, &str); 13] = [
     (
         "stall-limit",
         "seconds without progress until a refresh fails",
@@ -165,78 +165,69 @@ pub(crate) const ALL: [(&str, &str); 13] = [
     ),
 ];
 
+/// The values of a switch, each with its word.
+type Words<T> = &'static [(&'static str, T)];
+
+const ON_OFF: Words<bool> = &[("on", true), ("off", false)];
+const STALL_RESET: Words<StallReset> = &[
+    ("more-updated", StallReset::MoreUpdated),
+    ("newly-ready", StallReset::NewlyReady),
+    ("never", StallReset::Never),
+];
+const MAX_ROUNDING: Words<Rounding> = &[("floor", Rounding::Floor), ("ceil", Rounding::Ceil)];
+const NO_MAX_ORDER: Words<NoMaxOrder> = &[
+    ("together", NoMaxOrder::Together),
+    ("launch-first", NoMaxOrder::LaunchFirst),
+];
+const BATCHES: Words<Batches> = &[
+    ("continuous", Batches::Continuous),
+    ("strict", Batches::Strict),
+];
+const TO_UPDATE: Words<ToUpdate> = &[
+    ("not-started", ToUpdate::NotStarted),
+    ("not-updated", ToUpdate::NotUpdated),
+];
+
+/// A switch of [`Switches`], to read or set it by its name.
+enum Field<'a> {
+    Seconds(&'a mut u32),
+    Flag(&'a mut bool),
+    StallReset(&'a mut StallReset),
+    Rounding(&'a mut Rounding),
+    NoMaxOrder(&'a mut NoMaxOrder),
+    Batches(&'a mut Batches),
+    ToUpdate(&'a mut ToUpdate),
+}
+
 impl Switches {
-    /// The value of the switch called `name`, as [`Switches::set`] takes it.
-    pub(crate) fn value(&self, name: &str) -> String {
-        let fields = serde_json::to_value(self).unwrap_or_default();
-        match &fields[name.replace('-', "_")] {
-            serde_json::Value::Bool(true) => "on".to_owned(),
-            serde_json::Value::Bool(false) => "off".to_owned(),
-            serde_json::Value::String(word) => word.clone(),
-            number => number.to_string(),
+    /// The value of the switch called `name`, as [`Switches::set`] takes it; empty when there is none.
+    pub fn value(&self, name: &str) -> String {
+        match self.clone().field(name) {
+            Some(Field::Seconds(value)) => value.to_string(),
+            Some(Field::Flag(value)) => word(ON_OFF, value),
+            Some(Field::StallReset(value)) => word(STALL_RESET, value),
+            Some(Field::Rounding(value)) => word(MAX_ROUNDING, value),
+            Some(Field::NoMaxOrder(value)) => word(NO_MAX_ORDER, value),
+            Some(Field::Batches(value)) => word(BATCHES, value),
+            Some(Field::ToUpdate(value)) => word(TO_UPDATE, value),
+            None => String::new(),
         }
     }
 
-    /// Sets the switch `name`; `Err` lists the valid values.
-    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
-        match name {
-            "stall-limit" => self.stall_limit = seconds(name, value)?,
-            "stall-reset" => {
-                self.stall_reset = one_of(
-                    name,
-                    value,
-                    &[
-                        ("more-updated", StallReset::MoreUpdated),
-                        ("newly-ready", StallReset::NewlyReady),
-                        ("never", StallReset::Never),
-                    ],
-                )?;
-            }
-            "relaunch-delay" => self.relaunch_delay = seconds(name, value)?,
-            "max-rounding" => {
-                self.max_rounding = one_of(
-                    name,
-                    value,
-                    &[("floor", Rounding::Floor), ("ceil", Rounding::Ceil)],
-                )?;
-            }
-            "no-max-order" => {
-                self.no_max_order = one_of(
-                    name,
-                    value,
-                    &[
-                        ("together", NoMaxOrder::Together),
-                        ("launch-first", NoMaxOrder::LaunchFirst),
-                    ],
-                )?;
-            }
-            "batches" => {
-                self.batches = one_of(
-                    name,
-                    value,
-                    &[
-                        ("continuous", Batches::Continuous),
-                        ("strict", Batches::Strict),
-                    ],
-                )?;
-            }
-            "alarms-while-baking" => self.alarms_while_baking = on_off(name, value)?,
-            "rollback-while-baking" => self.rollback_while_baking = on_off(name, value)?,
-            "checkpoints-in-rollback" => self.checkpoints_in_rollback = on_off(name, value)?,
-            "surge-beyond-max-size" => self.surge_beyond_max_size = on_off(name, value)?,
-            "to-update" => {
-                self.to_update = one_of(
-                    name,
-                    value,
-                    &[
-                        ("not-started", ToUpdate::NotStarted),
-                        ("not-updated", ToUpdate::NotUpdated),
-                    ],
-                )?;
-            }
-            "percent-counts-matching" => self.percent_counts_matching = on_off(name, value)?,
-            "success-waits-for-leaving" => self.success_waits_for_leaving = on_off(name, value)?,
-            _ => {
+    /// Sets the switch called `name`.
+    ///
+    /// # Errors
+    /// When there is no such switch, or the value is not valid; the text lists what is.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match self.field(name) {
+            Some(Field::Seconds(field)) => *field = seconds(name, value)?,
+            Some(Field::Flag(field)) => *field = one_of(name, value, ON_OFF)?,
+            Some(Field::StallReset(field)) => *field = one_of(name, value, STALL_RESET)?,
+            Some(Field::Rounding(field)) => *field = one_of(name, value, MAX_ROUNDING)?,
+            Some(Field::NoMaxOrder(field)) => *field = one_of(name, value, NO_MAX_ORDER)?,
+            Some(Field::Batches(field)) => *field = one_of(name, value, BATCHES)?,
+            Some(Field::ToUpdate(field)) => *field = one_of(name, value, TO_UPDATE)?,
+            None => {
                 let names = ALL.map(|(name, _)| name);
                 return Err(format!(
                     "unknown switch {name}\nhint: use one of {}",
@@ -246,6 +237,30 @@ impl Switches {
         }
         Ok(())
     }
+
+    fn field(&mut self, name: &str) -> Option<Field<'_>> {
+        Some(match name {
+            "stall-limit" => Field::Seconds(&mut self.stall_limit),
+            "stall-reset" => Field::StallReset(&mut self.stall_reset),
+            "relaunch-delay" => Field::Seconds(&mut self.relaunch_delay),
+            "max-rounding" => Field::Rounding(&mut self.max_rounding),
+            "no-max-order" => Field::NoMaxOrder(&mut self.no_max_order),
+            "batches" => Field::Batches(&mut self.batches),
+            "alarms-while-baking" => Field::Flag(&mut self.alarms_while_baking),
+            "rollback-while-baking" => Field::Flag(&mut self.rollback_while_baking),
+            "checkpoints-in-rollback" => Field::Flag(&mut self.checkpoints_in_rollback),
+            "surge-beyond-max-size" => Field::Flag(&mut self.surge_beyond_max_size),
+            "to-update" => Field::ToUpdate(&mut self.to_update),
+            "percent-counts-matching" => Field::Flag(&mut self.percent_counts_matching),
+            "success-waits-for-leaving" => Field::Flag(&mut self.success_waits_for_leaving),
+            _ => return None,
+        })
+    }
+}
+
+fn word<T: PartialEq + 'static>(words: Words<T>, value: &T) -> String {
+    let found = words.iter().find(|(_, choice)| choice == value);
+    found.map_or_else(String::new, |(word, _)| (*word).to_owned())
 }
 
 fn seconds(name: &str, value: &str) -> Result<u32, String> {
@@ -254,11 +269,7 @@ fn seconds(name: &str, value: &str) -> Result<u32, String> {
         .map_err(|_| format!("{name} takes a number of seconds, not {value:?}"))
 }
 
-fn on_off(name: &str, value: &str) -> Result<bool, String> {
-    one_of(name, value, &[("on", true), ("off", false)])
-}
-
-fn one_of<T: Copy>(name: &str, value: &str, choices: &[(&str, T)]) -> Result<T, String> {
+fn one_of<T: Copy + 'static>(name: &str, value: &str, choices: Words<T>) -> Result<T, String> {
     choices
         .iter()
         .find(|(word, _)| *word == value)
