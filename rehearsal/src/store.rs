@@ -19,10 +19,10 @@ use crate::table::Row;
 pub(crate) const FILE: &str = "state.redb";
 /// Rows by table and key.
 const ROWS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("rows");
-/// The row with the format version of the others.
-const SCHEMA_ROW: (&str, &str) = ("", "schema");
-/// The format version, from 1.
-const SCHEMA: &[u8] = b"1";
+/// The row with the format of the others; it comes before them.
+const FORMAT_ROW: (&str, &str) = ("", "schema");
+/// The format that this release reads and writes, from 1. It counts up when an older release would misread the rows.
+const FORMAT: u32 = 1;
 /// The database's cache size, in bytes; the cloud's state is in memory anyway.
 const CACHE: usize = 1 << 20;
 
@@ -88,16 +88,14 @@ impl Store {
     ) -> anyhow::Result<Self> {
         let mut open = move || open(backend()?);
         let database = open().with_context(|| format!("open {}", path.display()))?;
+        check_format(&database, &path)?;
         let mut read = || -> anyhow::Result<()> {
             let transaction = database.begin_read()?;
             let rows = transaction.open_table(ROWS)?;
             for entry in rows.iter()? {
                 let (key, value) = entry?;
                 let (table, key) = key.value();
-                if (table, key) == SCHEMA_ROW {
-                    if value.value() != SCHEMA {
-                        bail!("it was written by another release");
-                    }
+                if (table, key) == FORMAT_ROW {
                     continue;
                 }
                 row(table, key, value.value()).with_context(|| format!("row {table} {key}"))?;
@@ -204,12 +202,33 @@ fn open(backend: impl StorageBackend) -> anyhow::Result<Database> {
     let transaction = database.begin_write()?;
     {
         let mut rows = transaction.open_table(ROWS)?;
-        if rows.get(SCHEMA_ROW)?.is_none() {
-            rows.insert(SCHEMA_ROW, SCHEMA)?;
+        if rows.get(FORMAT_ROW)?.is_none() {
+            rows.insert(FORMAT_ROW, FORMAT.to_string().as_bytes())?;
         }
     }
     transaction.commit()?;
     Ok(database)
+}
+
+/// Refuses a file whose rows have another format than this release's.
+fn check_format(database: &Database, path: &Path) -> anyhow::Result<()> {
+    let transaction = database.begin_read()?;
+    let rows = transaction.open_table(ROWS)?;
+    let Some(row) = rows.get(FORMAT_ROW)? else {
+        bail!("{} names no format", path.display());
+    };
+    let text = String::from_utf8_lossy(row.value());
+    let problem = match text.parse::<u32>() {
+        Ok(FORMAT) => return Ok(()),
+        Ok(newer) if newer > FORMAT => format!("has format {newer}, of a newer release"),
+        _ => format!("has the unknown format {text:?}"),
+    };
+    let folder = path.parent().unwrap_or(path);
+    bail!(
+        "{} {problem}: this release reads format {FORMAT}\nhint: use the release that wrote it, run `rm -r {}`, or choose another folder",
+        path.display(),
+        folder.display()
+    )
 }
 
 /// Writes queued rows until the store closes.
@@ -409,6 +428,53 @@ mod tests {
         assert!(refused.is_err());
         let text = std::fs::read(folder.path().join(FILE)).unwrap();
         assert_eq!(text, b"not a database");
+    }
+
+    #[test]
+    fn a_newer_or_unknown_format_is_refused_by_name() {
+        for (format, problem) in [
+            (
+                "2",
+                "has format 2, of a newer release: this release reads format 1",
+            ),
+            (
+                "0",
+                "has the unknown format \"0\": this release reads format 1",
+            ),
+            (
+                "one",
+                "has the unknown format \"one\": this release reads format 1",
+            ),
+            (
+                "",
+                "has the unknown format \"\": this release reads format 1",
+            ),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(FILE);
+            let database = open(file(&path).unwrap()).unwrap();
+            let transaction = database.begin_write().unwrap();
+            {
+                let mut rows = transaction.open_table(ROWS).unwrap();
+                rows.insert(FORMAT_ROW, format.as_bytes()).unwrap();
+                // Rows of another format may be anything: they must not be read.
+                rows.insert(("t", "a"), b"\xff".as_slice()).unwrap();
+            }
+            transaction.commit().unwrap();
+            drop(database);
+            let refused = Store::open(folder.path(), |_, _, _| panic!("{format}: a row is read"));
+            let refused = format!("{:#}", refused.err().expect(format));
+            let expected = format!(
+                "{} {problem}\nhint: use the release that wrote it, run `rm -r {}`, or choose another folder",
+                path.display(),
+                folder.path().display()
+            );
+            assert_eq!(refused, expected, "{format}");
+            let database = open(file(&path).unwrap()).unwrap();
+            let rows = database.begin_read().unwrap().open_table(ROWS).unwrap();
+            let kept = rows.get(FORMAT_ROW).unwrap().unwrap();
+            assert_eq!(kept.value(), format.as_bytes(), "it is not rewritten");
+        }
     }
 
     #[test]
