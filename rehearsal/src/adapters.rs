@@ -13,6 +13,7 @@ use crate::ec2::run;
 use crate::ec2::tags::Tags;
 use crate::ec2::templates::{Data, Template};
 use crate::elb::Ec2View as _;
+use crate::ids::InstanceId;
 use crate::launch_error::Attempt;
 use crate::request::RequestContext;
 use crate::ssm;
@@ -50,7 +51,7 @@ impl RegionAt<'_> {
             .unwrap_or_else(|| run::DEFAULT_TYPE.to_owned())
     }
 
-    fn run(&mut self, request: &LaunchRequest) -> Result<String, ApiError> {
+    fn run(&mut self, request: &LaunchRequest) -> Result<InstanceId, ApiError> {
         let (mut marks, data) = self.launch_data(&request.template, &request.place)?;
         marks.extend(request.tags.clone());
         marks.insert(GROUP_TAG.to_owned(), request.group.clone());
@@ -161,7 +162,7 @@ impl Environment for RegionAt<'_> {
         tried.map(drop).map_err(|error| error.message)
     }
 
-    fn launch(&mut self, request: &LaunchRequest) -> Result<String, String> {
+    fn launch(&mut self, request: &LaunchRequest) -> Result<InstanceId, String> {
         if let Some(error) = self.region.faults.launch_error(&request.group) {
             return Err(error.reason(Attempt {
                 instance_type: &self.instance_type(&request.template),
@@ -178,11 +179,11 @@ impl Environment for RegionAt<'_> {
         self.run(request).map_err(|error| error.message)
     }
 
-    fn terminate(&mut self, instance_id: &str) {
+    fn terminate(&mut self, instance_id: &InstanceId) {
         self.region.ec2.terminate(instance_id, self.now);
     }
 
-    fn instance(&self, instance_id: &str) -> Option<InstanceView> {
+    fn instance(&self, instance_id: &InstanceId) -> Option<InstanceView> {
         let instance = self.region.ec2.instances.get(instance_id)?;
         Some(InstanceView {
             state: instance.phase.name().to_owned(),
@@ -197,16 +198,16 @@ impl Environment for RegionAt<'_> {
         })
     }
 
-    fn register_target(&mut self, target_group_arn: &str, instance_id: &str) {
+    fn register_target(&mut self, target_group_arn: &str, instance_id: &InstanceId) {
         self.region.elb.register(target_group_arn, instance_id);
     }
 
-    fn deregister_target(&mut self, target_group_arn: &str, instance_id: &str) {
+    fn deregister_target(&mut self, target_group_arn: &str, instance_id: &InstanceId) {
         let elb = &mut self.region.elb;
         elb.deregister(target_group_arn, instance_id, self.now);
     }
 
-    fn target_health(&self, target_group_arn: &str, instance_id: &str) -> Option<String> {
+    fn target_health(&self, target_group_arn: &str, instance_id: &InstanceId) -> Option<String> {
         let Region { ec2, elb, .. } = &*self.region;
         elb.health(target_group_arn, instance_id, ec2, self.now)
             .map(str::to_owned)

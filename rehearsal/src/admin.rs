@@ -17,6 +17,7 @@ use crate::ec2::instances::Instance;
 use crate::fault_counters::FaultCounters;
 use crate::faults::{self, Dial, DialChange, Faults};
 use crate::guests::{GuestState, VmHost};
+use crate::ids::InstanceId;
 use crate::status::Status;
 
 /// The admin API of one daemon.
@@ -178,14 +179,15 @@ impl AdminApi {
             DialChange::KillGuest(id) => Err((
                 StatusCode::BAD_REQUEST,
                 format!(
-                    "no machine runs for {id:?}\nhint: `rehearsal status DIR` lists the running ones"
+                    "no machine runs for {:?}\nhint: `rehearsal status DIR` lists the running ones",
+                    id.as_str()
                 ),
             )),
         }
     }
 
     /// Refuses an unknown or terminated instance.
-    fn alive(&self, id: &str) -> Result<(), Refusal> {
+    fn alive(&self, id: &InstanceId) -> Result<(), Refusal> {
         let known = |state: &State| {
             let instance = state.region.ec2.instances.get(id);
             instance.is_some_and(Instance::is_alive)
@@ -193,7 +195,10 @@ impl AdminApi {
         if !self.cloud.read(|state, _| known(state)) {
             return Err((
                 StatusCode::BAD_REQUEST,
-                format!("there is no instance {id:?}\nhint: `rehearsal status DIR` lists them"),
+                format!(
+                    "there is no instance {:?}\nhint: `rehearsal status DIR` lists them",
+                    id.as_str()
+                ),
             ));
         }
         Ok(())
@@ -202,7 +207,7 @@ impl AdminApi {
     /// Changes what the metadata of an existing instance announces.
     fn announce(
         &self,
-        id: &str,
+        id: &InstanceId,
         apply: impl FnOnce(&mut Faults, Timestamp),
     ) -> Result<(), Refusal> {
         self.alive(id)?;

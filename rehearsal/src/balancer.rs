@@ -30,6 +30,7 @@ use crate::accept::Failures;
 use crate::balancer_source::{
     BalancerSource, CheckOutcome, ListenerView, TargetGroupView, TargetView,
 };
+use crate::ids::InstanceId;
 
 /// How often listeners and targets are read from the cloud: often enough that a new target is checked within the
 /// shortest health-check interval, 5 s.
@@ -235,7 +236,7 @@ fn error_page(status: StatusCode) -> Response<Body> {
 /// The time of each target's next check.
 #[derive(Default)]
 struct Checks {
-    due: HashMap<(String, String), Instant>,
+    due: HashMap<(String, InstanceId), Instant>,
     running: JoinSet<()>,
 }
 

@@ -3,11 +3,13 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
+use crate::ids::InstanceId;
+
 /// One target of a target group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TargetView {
     /// The instance.
-    pub(crate) instance_id: String,
+    pub(crate) instance_id: InstanceId,
     /// Its address.
     pub(crate) address: Ipv4Addr,
     /// The port it was registered on.
@@ -68,5 +70,5 @@ pub(crate) trait BalancerSource: Send + Sync {
     /// Target groups that some listener forwards to (others are not checked: `unused`).
     fn target_groups(&self) -> Vec<TargetGroupView>;
     /// Reports one health check's outcome; the cloud counts thresholds.
-    fn report(&self, target_group_arn: &str, instance_id: &str, outcome: CheckOutcome);
+    fn report(&self, target_group_arn: &str, instance_id: &InstanceId, outcome: CheckOutcome);
 }

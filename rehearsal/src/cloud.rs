@@ -40,6 +40,7 @@ use crate::clock::Clock;
 use crate::ec2::{self, network};
 use crate::elb;
 use crate::faults::Faults;
+use crate::ids::InstanceId;
 use crate::ssm;
 use crate::store::Store;
 use crate::table::{Changes, read};
@@ -256,7 +257,7 @@ impl BalancerSource for Cloud {
         self.read(|state, now| state.region.elb.checked_groups(&state.region.ec2, now))
     }
 
-    fn report(&self, target_group_arn: &str, instance_id: &str, outcome: CheckOutcome) {
+    fn report(&self, target_group_arn: &str, instance_id: &InstanceId, outcome: CheckOutcome) {
         let counted = self.change(|state, _| {
             state
                 .region

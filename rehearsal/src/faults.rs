@@ -13,6 +13,7 @@ use crate::autoscaling;
 use crate::ec2::select::glob;
 use crate::fault_counters::FaultCounters;
 use crate::foreign;
+use crate::ids::{Id as _, InstanceId};
 use crate::imds_source::Notices;
 use crate::launch_error::LaunchError;
 
@@ -104,11 +105,11 @@ pub(crate) struct Faults {
     /// `launch-error.<group>`.
     launch_errors: BTreeMap<String, LaunchError>,
     /// `spot-interruption.<instance>`: the action, and when.
-    spot: BTreeMap<String, (String, Timestamp)>,
+    spot: BTreeMap<InstanceId, (String, Timestamp)>,
     /// `rebalance.<instance>`: since when.
-    rebalance: BTreeMap<String, Timestamp>,
+    rebalance: BTreeMap<InstanceId, Timestamp>,
     /// `scheduled-event.<instance>`: its code, and when it begins.
-    events: BTreeMap<String, (String, Timestamp)>,
+    events: BTreeMap<InstanceId, (String, Timestamp)>,
     /// `slow-boot`: seconds by which the start of a machine is delayed.
     pub(crate) slow_boot: u32,
 }
@@ -140,19 +141,19 @@ pub(crate) enum DialChange {
     /// Fail all launches for this group with that error, or stop doing so.
     LaunchError(String, Option<LaunchError>),
     /// Terminate this instance as Spot does.
-    SpotReclaim(String),
+    SpotReclaim(InstanceId),
     /// Delay the start of machines by so many seconds.
     SlowBoot(u32),
     /// Drop so many answers to a service's action.
     LoseAnswers(String, String, u32),
     /// Announce a Spot interruption in this instance's metadata, or stop announcing it.
-    SpotInterruption(String, Option<String>),
+    SpotInterruption(InstanceId, Option<String>),
     /// Announce a rebalance recommendation, or stop announcing it.
-    Rebalance(String, bool),
+    Rebalance(InstanceId, bool),
     /// Announce an event of this code in so many seconds, or none.
-    ScheduledEvent(String, Option<(String, u32)>),
+    ScheduledEvent(InstanceId, Option<(String, u32)>),
     /// Kill this instance's machine.
-    KillGuest(String),
+    KillGuest(InstanceId),
 }
 
 impl DialChange {
@@ -200,7 +201,7 @@ impl DialChange {
                 launch_error(name, value)?,
             )),
             Some(("spot-interruption", id)) if !id.is_empty() => Ok(Self::SpotInterruption(
-                id.to_owned(),
+                InstanceId::unchecked(id),
                 match value {
                     "off" => None,
                     "terminate" | "stop" | "hibernate" => Some(value.to_owned()),
@@ -212,17 +213,18 @@ impl DialChange {
                 },
             )),
             Some(("rebalance", id)) if !id.is_empty() => match value {
-                "on" | "off" => Ok(Self::Rebalance(id.to_owned(), value == "on")),
+                "on" | "off" => Ok(Self::Rebalance(InstanceId::unchecked(id), value == "on")),
                 _ => Err(format!("{name} takes on or off, not {value:?}")),
             },
-            Some(("scheduled-event", id)) if !id.is_empty() => {
-                Ok(Self::ScheduledEvent(id.to_owned(), event(name, value)?))
-            }
+            Some(("scheduled-event", id)) if !id.is_empty() => Ok(Self::ScheduledEvent(
+                InstanceId::unchecked(id),
+                event(name, value)?,
+            )),
             None if name == SLOW_BOOT => {
                 Ok(Self::SlowBoot(number(name, value, "a number of seconds")?))
             }
-            None if name == "spot-reclaim" => Ok(Self::SpotReclaim(value.to_owned())),
-            None if name == "kill-guest" => Ok(Self::KillGuest(value.to_owned())),
+            None if name == "spot-reclaim" => Ok(Self::SpotReclaim(InstanceId::unchecked(value))),
+            None if name == "kill-guest" => Ok(Self::KillGuest(InstanceId::unchecked(value))),
             _ => Err(unknown(name)),
         }
     }
@@ -288,35 +290,40 @@ impl Faults {
     }
 
     /// Announces that Spot interrupts an instance in two minutes, or stops announcing it.
-    pub(crate) fn interrupt(&mut self, id: &str, action: Option<String>, now: Timestamp) {
+    pub(crate) fn interrupt(&mut self, id: &InstanceId, action: Option<String>, now: Timestamp) {
         match action {
-            Some(action) => self.spot.insert(id.to_owned(), (action, now + NOTICE)),
+            Some(action) => self.spot.insert(id.clone(), (action, now + NOTICE)),
             None => self.spot.remove(id),
         };
     }
 
     /// Announces a rebalance recommendation for an instance, or stops announcing it.
-    pub(crate) fn recommend_rebalance(&mut self, id: &str, on: bool, now: Timestamp) {
+    pub(crate) fn recommend_rebalance(&mut self, id: &InstanceId, on: bool, now: Timestamp) {
         if on {
-            self.rebalance.insert(id.to_owned(), now);
+            self.rebalance.insert(id.clone(), now);
         } else {
             self.rebalance.remove(id);
         }
     }
 
     /// Announces a scheduled event of an instance, or none.
-    pub(crate) fn schedule(&mut self, id: &str, event: Option<(String, u32)>, now: Timestamp) {
+    pub(crate) fn schedule(
+        &mut self,
+        id: &InstanceId,
+        event: Option<(String, u32)>,
+        now: Timestamp,
+    ) {
         match event {
             Some((code, seconds)) => {
                 let begins = now + SignedDuration::from_secs(seconds.into());
-                self.events.insert(id.to_owned(), (code, begins))
+                self.events.insert(id.clone(), (code, begins))
             }
             None => self.events.remove(id),
         };
     }
 
     /// What the metadata of an instance announces.
-    pub(crate) fn notices(&self, id: &str) -> Notices {
+    pub(crate) fn notices(&self, id: &InstanceId) -> Notices {
         let exact = |at: &Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let day = |at: Timestamp| at.strftime("%-d %b %Y %H:%M:%S GMT").to_string();
         let spot = self.spot.get(id);
@@ -324,7 +331,7 @@ impl Faults {
             spot: spot.map(|(action, at)| (action.clone(), exact(at))),
             rebalance: self.rebalance.get(id).map(exact),
             event: self.events.get(id).map(|(code, begins)| {
-                let event = format!("instance-event-{}", id.trim_start_matches("i-"));
+                let event = format!("instance-event-{}", id.as_str().trim_start_matches("i-"));
                 [
                     code.clone(),
                     event,
@@ -696,20 +703,24 @@ mod tests {
         faults.set_alarm("sick", AlarmState::Alarm);
         faults.slow_boot = 9;
         faults.set_launch_error("shop", Some(LaunchError::InternalError));
-        faults.interrupt("i-1", Some("stop".to_owned()), Timestamp::UNIX_EPOCH);
-        faults.recommend_rebalance("i-1", true, Timestamp::UNIX_EPOCH);
+        faults.interrupt(
+            &"i-1".into(),
+            Some("stop".to_owned()),
+            Timestamp::UNIX_EPOCH,
+        );
+        faults.recommend_rebalance(&"i-1".into(), true, Timestamp::UNIX_EPOCH);
         faults.schedule(
-            "i-1",
+            &"i-1".into(),
             Some(("instance-stop".to_owned(), 60)),
             Timestamp::UNIX_EPOCH,
         );
-        let notices = faults.notices("i-1");
+        let notices = faults.notices(&"i-1".into());
         assert_eq!(
             notices.spot,
             Some(("stop".to_owned(), "1970-01-01T00:02:00Z".to_owned()))
         );
         assert_eq!(notices.event.unwrap()[2], "1 Jan 1970 00:01:00 GMT");
-        assert_eq!(faults.notices("i-2"), Notices::default());
+        assert_eq!(faults.notices(&"i-2".into()), Notices::default());
         counters.lose("ssm", "PutParameter", 1);
         let changed: Vec<_> = list(&switches, &faults, &counters)
             .into_iter()
@@ -735,9 +746,9 @@ mod tests {
         );
         faults.slow_boot = 0;
         faults.set_launch_error("shop", None);
-        faults.interrupt("i-1", None, Timestamp::UNIX_EPOCH);
-        faults.recommend_rebalance("i-1", false, Timestamp::UNIX_EPOCH);
-        faults.schedule("i-1", None, Timestamp::UNIX_EPOCH);
+        faults.interrupt(&"i-1".into(), None, Timestamp::UNIX_EPOCH);
+        faults.recommend_rebalance(&"i-1".into(), false, Timestamp::UNIX_EPOCH);
+        faults.schedule(&"i-1".into(), None, Timestamp::UNIX_EPOCH);
         faults.throttle("ec2", 0);
         faults.deny("s3:*", false);
         faults.set_alarm("sick", AlarmState::InsufficientData);

@@ -36,6 +36,7 @@ use crate::elb;
 use crate::fault_counters::FaultCounters;
 use crate::foreign::{self, Form};
 use crate::guests::VmHost;
+use crate::ids::{Id as _, InstanceId};
 use crate::moto::{Moto, MotoError};
 use crate::permissions;
 use crate::request::RequestContext;
@@ -615,9 +616,9 @@ fn dispatch(
 /// GetConsoleOutput, the only call that needs the VM host. The cloud is not locked meanwhile, since the host itself may
 /// be reading it.
 fn console(cloud: &Cloud, host: &dyn VmHost, params: &Params) -> Result<Answer, ApiError> {
-    let id = params.required("InstanceId")?;
-    cloud.read(|state, _| state.region.ec2.instance(id).map(drop))?;
-    let action_name = host.console(id);
+    let id = InstanceId::required(params, "InstanceId")?;
+    cloud.read(|state, _| state.region.ec2.instance(&id).map(drop))?;
+    let action_name = host.console(&id);
     cloud
         .read(|state, now| ec2::console_output(&state.region.ec2, now, params, &action_name))
         .map(Answer::Xml)

@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::AbortHandle;
 
 use crate::accept::Failures;
+use crate::ids::InstanceId;
 use crate::imds_source::{ImdsFacts, ImdsSource, RoleCredentials};
 
 const TOKEN: &str = "x-aws-ec2-metadata-token";
@@ -46,7 +47,7 @@ impl Drop for Serving {
 pub(crate) fn serve_unix(
     path: &Path,
     source: Arc<dyn ImdsSource>,
-    id: &str,
+    id: &InstanceId,
 ) -> anyhow::Result<Serving> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
@@ -78,7 +79,7 @@ pub(crate) fn serve_unix(
 pub(crate) fn serve_tcp(
     address: SocketAddrV4,
     source: Arc<dyn ImdsSource>,
-    id: &str,
+    id: &InstanceId,
 ) -> anyhow::Result<Serving> {
     let listener = std::net::TcpListener::bind(address)
         .and_then(|listener| {
@@ -101,7 +102,7 @@ pub(crate) fn serve_tcp(
 /// One instance's metadata service.
 struct Imds {
     source: Arc<dyn ImdsSource>,
-    id: String,
+    id: InstanceId,
     tokens: Mutex<BTreeMap<String, Instant>>,
 }
 
@@ -143,10 +144,10 @@ impl Answer {
 }
 
 impl Imds {
-    fn new(source: Arc<dyn ImdsSource>, id: &str) -> Self {
+    fn new(source: Arc<dyn ImdsSource>, id: &InstanceId) -> Self {
         Self {
             source,
-            id: id.to_owned(),
+            id: id.clone(),
             tokens: Mutex::default(),
         }
     }
@@ -304,7 +305,7 @@ fn tree(facts: &ImdsFacts) -> BTreeMap<String, String> {
     add("ami-launch-index", "0".to_owned());
     add("hostname", hostname.clone());
     add("instance-action", "none".to_owned());
-    add("instance-id", facts.instance_id.clone());
+    add("instance-id", facts.instance_id.to_string());
     // A Spot notice set by a dial makes it a Spot Instance: only those get notices.
     let spot = facts.spot || facts.notices.spot.is_some() || facts.notices.rebalance.is_some();
     let life_cycle = if spot { "spot" } else { "on-demand" };

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::ids::InstanceId;
+
 /// The data of an instance's metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ImdsFacts {
-    /// `i-…`
-    pub(crate) instance_id: String,
+    /// Its id.
+    pub(crate) instance_id: InstanceId,
     /// The AMI it runs.
     pub(crate) image_id: String,
     /// e.g. `t3.micro`
@@ -73,5 +75,5 @@ pub(crate) struct RoleCredentials {
 /// The cloud, for IMDS.
 pub(crate) trait ImdsSource: Send + Sync {
     /// The instance's data, or `None` when it is terminated.
-    fn facts(&self, instance_id: &str) -> Option<ImdsFacts>;
+    fn facts(&self, instance_id: &InstanceId) -> Option<ImdsFacts>;
 }

@@ -18,6 +18,7 @@ use crate::disks::DiskStore;
 use crate::ec2::disks::{SnapshotState, Source};
 use crate::ec2::instances::{Fault, Instance, OnShutdown, Phase, Reason};
 use crate::guests::{Failure, Firmware, Guest, GuestSpec, GuestState, VmHost};
+use crate::ids::{Id as _, InstanceId};
 
 /// The CPUs and memory of every guest, whatever its type: many must fit on a small host.
 const VCPUS: u32 = 2;
@@ -84,7 +85,7 @@ struct Copy {
     id: String,
     source: Source,
     /// The instance that its volume is attached to.
-    instance: Option<String>,
+    instance: Option<InstanceId>,
 }
 
 impl DiskWork {
@@ -218,17 +219,17 @@ impl Machines {
         let mut written = Ok(());
         let choice = self.host.choice();
         let has_hardware = choice.is_some_and(|choice| choice.accelerator.is_hardware());
-        let copied: BTreeSet<&str> = work
+        let copied: BTreeSet<&InstanceId> = work
             .copies
             .iter()
-            .filter_map(|copy| copy.instance.as_deref())
+            .filter_map(|copy| copy.instance.as_ref())
             .collect();
         let instances = &state.region.ec2.instances;
         for instance in instances.values().filter(|instance| instance.is_alive()) {
             if self.is_busy(&instance.id) || is_delayed(instance, slow_boot, now) {
                 continue;
             }
-            let copied = copied.contains(instance.id.as_str());
+            let copied = copied.contains(&instance.id);
             let guest = self.host.guest(&instance.id);
             let hardware = has_hardware && !instance.emulated;
             if let Some(action) = decide(instance, &guest, hardware, copied, now) {
@@ -238,7 +239,7 @@ impl Machines {
         for copy in work.copies {
             let off = copy
                 .instance
-                .as_deref()
+                .as_ref()
                 .is_none_or(|id| !self.is_busy(id) && self.host.state(id) != GuestState::Running);
             if off && !self.is_busy(&copy.id) {
                 self.in_background(&copy.id.clone(), move |machines| machines.snapshot(&copy));
@@ -256,7 +257,7 @@ impl Machines {
             match id.split_once('-') {
                 Some(("vol", _)) => self.disks.delete_volume(id),
                 Some(("snap", _)) => self.disks.delete_snapshot(id),
-                _ => self.host.forget(id),
+                _ => self.host.forget(&InstanceId::unchecked(id)),
             }
         }
         let forgotten = self.cloud.change(|state, _| {
@@ -310,7 +311,7 @@ impl Machines {
             }
             Action::Emulate(failure) => self.emulate(id, failure),
             Action::Impaired(failure) => {
-                tracing::warn!(instance = id, %failure, "an instance is impaired");
+                tracing::warn!(instance = %id, %failure, "an instance is impaired");
                 self.host
                     .append_to_console(id, &format!("this machine makes no progress: {failure}"));
                 self.cloud.change(|state, now| {
@@ -324,7 +325,7 @@ impl Machines {
                 })
             }
             Action::Recovered => {
-                tracing::info!(instance = id, "an instance is no longer impaired");
+                tracing::info!(instance = %id, "an instance is no longer impaired");
                 self.host.append_to_console(id, "this machine continues");
                 self.cloud.change(|state, now| {
                     let current = state.region.ec2.instances.get_mut(id);
@@ -344,9 +345,9 @@ impl Machines {
 
     /// Kills a machine that failed under hardware virtualisation; the next step starts it again under emulation. At
     /// most once: a machine that fails under emulation stays as it is.
-    fn emulate(&self, id: &str, failure: &Failure) -> anyhow::Result<()> {
+    fn emulate(&self, id: &InstanceId, failure: &Failure) -> anyhow::Result<()> {
         tracing::error!(
-            instance = id,
+            instance = %id,
             %failure,
             "an instance failed under hardware virtualisation and starts again under emulation"
         );
@@ -374,7 +375,7 @@ impl Machines {
     /// Records that a machine that should run has ended.
     fn record_end(&self, instance: &Instance, reason: &Reason) -> anyhow::Result<()> {
         tracing::warn!(
-            instance = instance.id,
+            instance = %instance.id,
             reason = reason.message,
             "an instance ended"
         );
@@ -396,14 +397,14 @@ impl Machines {
     }
 
     /// Creates an instance's disks and starts its machine.
-    fn start(&self, id: &str) -> anyhow::Result<()> {
+    fn start(&self, id: &InstanceId) -> anyhow::Result<()> {
         let Some(plan) = self.cloud.read(|state, _| Plan::of(state, id, &self.ports)) else {
             return Ok(());
         };
         let started = self.try_start(&plan);
         if let Err(error) = &started {
             tracing::error!(
-                instance = id,
+                instance = %id,
                 error = format!("{error:#}"),
                 "an instance did not start"
             );
@@ -470,8 +471,12 @@ impl Machines {
         })
     }
 
-    fn socket(&self, id: &str) -> PathBuf {
-        self.cloud.folder().join("guests").join(id).join("imds")
+    fn socket(&self, id: &InstanceId) -> PathBuf {
+        self.cloud
+            .folder()
+            .join("guests")
+            .join(id.as_str())
+            .join("imds")
     }
 
     /// Takes a snapshot.
@@ -526,10 +531,10 @@ impl Machines {
 
     /// Ends all machines; their instances stay `running` in the state, so that the next `up` starts them again.
     pub(crate) async fn end(&self) {
-        let ids: Vec<String> = self
+        let ids: Vec<InstanceId> = self
             .cloud
             .read(|state, _| state.region.ec2.instances.keys().cloned().collect());
-        let running = |id: &String| self.host.state(id) == GuestState::Running;
+        let running = |id: &InstanceId| self.host.state(id) == GuestState::Running;
         for id in ids.iter().filter(|id| running(id)) {
             self.host.power_off(id);
         }
@@ -545,11 +550,11 @@ impl Machines {
     /// Runs `job` on a thread of its own; `id` is busy until it is done.
     fn in_background(
         self: &Arc<Self>,
-        id: &str,
+        id: impl AsRef<str>,
         job: impl FnOnce(&Self) -> anyhow::Result<()> + Send + 'static,
     ) {
-        self.busy().insert(id.to_owned());
-        let (machines, id) = (Arc::clone(self), id.to_owned());
+        let (machines, id) = (Arc::clone(self), id.as_ref().to_owned());
+        self.busy().insert(id.clone());
         Handle::current().spawn_blocking(move || {
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(&machines)));
             machines.busy().remove(&id);
@@ -567,8 +572,8 @@ impl Machines {
         });
     }
 
-    fn is_busy(&self, id: &str) -> bool {
-        self.busy().contains(id)
+    fn is_busy(&self, id: impl AsRef<str>) -> bool {
+        self.busy().contains(id.as_ref())
     }
 
     fn busy(&self) -> MutexGuard<'_, BTreeSet<String>> {
@@ -597,7 +602,7 @@ struct Disk {
 }
 
 impl Plan {
-    fn of(state: &State, id: &str, more_ports: &[u16]) -> Option<Self> {
+    fn of(state: &State, id: &InstanceId, more_ports: &[u16]) -> Option<Self> {
         let ec2 = &state.region.ec2;
         let mut ports = state.region.elb.ports();
         ports.extend(PORTS);

@@ -28,6 +28,7 @@ mod files;
 mod foreign;
 mod guests;
 mod http;
+mod ids;
 mod imds;
 mod imds_relay;
 mod imds_source;

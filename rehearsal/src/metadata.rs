@@ -10,6 +10,7 @@ use crate::account::{ACCOUNT, REGION};
 use crate::autoscaling;
 use crate::cloud::Cloud;
 use crate::ec2::instances::Instance;
+use crate::ids::InstanceId;
 use crate::imds_source::{ImdsFacts, ImdsSource, RoleCredentials};
 
 /// How long role credentials are valid. Nothing here checks them; SDKs renew them in time.
@@ -32,15 +33,19 @@ impl Metadata {
 }
 
 impl ImdsSource for Metadata {
-    fn facts(&self, instance_id: &str) -> Option<ImdsFacts> {
+    fn facts(&self, instance_id: &InstanceId) -> Option<ImdsFacts> {
         self.cloud.read(|state, now| {
             let ec2 = &state.region.ec2;
             let instance = ec2.instances.get(instance_id)?;
             if !instance.is_alive() || instance.metadata.endpoint != "enabled" {
                 return None;
             }
-            let tags = (instance.metadata.tags == "enabled")
-                .then(|| ec2.tags.get(instance_id).cloned().unwrap_or_default());
+            let tags = (instance.metadata.tags == "enabled").then(|| {
+                ec2.tags
+                    .get(instance_id.as_str())
+                    .cloned()
+                    .unwrap_or_default()
+            });
             let user_data = instance.user_data.as_deref().unwrap_or_default();
             Some(ImdsFacts {
                 instance_id: instance.id.clone(),
@@ -80,7 +85,11 @@ fn role(instance: &Instance, now: Timestamp) -> Option<RoleCredentials> {
     let role = instance.profile.clone()?;
     let hour = now.as_second() / 3600;
     let issued = Timestamp::from_second(hour * 3600).unwrap_or(now);
-    let serial = instance.id.trim_start_matches("i-0").to_ascii_uppercase();
+    let serial = instance
+        .id
+        .as_str()
+        .trim_start_matches("i-0")
+        .to_ascii_uppercase();
     Some(RoleCredentials {
         role,
         access_key_id: format!("ASIA{serial}"),

@@ -15,6 +15,7 @@ use crate::control::DaemonInfo;
 use crate::faults::Dial;
 use crate::guests::VmHost;
 use crate::guests::accelerator::{Accelerator, Choice};
+use crate::ids::InstanceId;
 
 /// The status of a cloud.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +61,7 @@ struct Group {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Member {
-    instance: String,
+    instance: InstanceId,
     lifecycle: String,
     health: String,
     template: String,
@@ -76,7 +77,7 @@ struct Refresh {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Instance {
-    id: String,
+    id: InstanceId,
     state: String,
     address: String,
     /// Its machine's process id, when it has one.
@@ -190,7 +191,7 @@ impl Status {
                 &mut text,
                 group.members.iter().map(|member| {
                     [
-                        &*member.instance,
+                        member.instance.as_str(),
                         &*member.lifecycle,
                         &*member.health,
                         &*member.template,
@@ -208,7 +209,7 @@ impl Status {
                 }
             });
             [
-                instance.id.clone(),
+                instance.id.to_string(),
                 instance.state.clone(),
                 instance.address.clone(),
                 instance.kind.clone(),
@@ -408,13 +409,13 @@ mod tests {
                 template: "shop:3".to_owned(),
                 members: vec![
                     Member {
-                        instance: "i-1".to_owned(),
+                        instance: "i-1".into(),
                         lifecycle: "Pending:Wait".to_owned(),
                         health: "Healthy".to_owned(),
                         template: "shop:3".to_owned(),
                     },
                     Member {
-                        instance: "i-22".to_owned(),
+                        instance: "i-22".into(),
                         lifecycle: "InService".to_owned(),
                         health: "Healthy".to_owned(),
                         template: "shop:2".to_owned(),
@@ -428,7 +429,7 @@ mod tests {
                 }),
             }],
             instances: vec![Instance {
-                id: "i-1".to_owned(),
+                id: "i-1".into(),
                 state: "running".to_owned(),
                 address: "127.70.0.4".to_owned(),
                 pid: Some(9),

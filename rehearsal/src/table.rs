@@ -355,14 +355,14 @@ impl Changes {
     }
 
     /// The rows of a table.
-    pub(crate) fn table<V: Clone + Serialize + PartialEq>(
+    pub(crate) fn table<K: Ord + Clone + AsRef<str>, V: Clone + Serialize + PartialEq>(
         &mut self,
         table: &'static str,
-        before: &Table<String, V>,
-        after: &Table<String, V>,
+        before: &Table<K, V>,
+        after: &Table<K, V>,
     ) {
         for (key, _, now) in before.changes(after) {
-            self.put(table, key.clone(), now);
+            self.put(table, key.as_ref().to_owned(), now);
         }
     }
 
@@ -370,12 +370,12 @@ impl Changes {
     pub(crate) fn series<T: Clone + Serialize + PartialEq>(
         &mut self,
         table: &'static str,
-        parent: &str,
+        parent: impl AsRef<str>,
         before: &Series<T>,
         after: &Series<T>,
     ) {
         for (place, _, now) in before.0.changes(&after.0) {
-            self.put(table, format!("{parent}{UNDER}{place:010}"), now);
+            self.put(table, format!("{}{UNDER}{place:010}", parent.as_ref()), now);
         }
     }
 

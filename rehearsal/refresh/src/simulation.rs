@@ -1,7 +1,7 @@
 //! A group in memory on a virtual clock, for examples and tests: it carries out what a refresh decides.
 //!
 //! Its instances are in service one step after their launch, and removed at once. What a real group adds (hooks, load
-//! balancers, launches that are refused) is left to whoever embeds the engine.
+//! balancers, launches that are refused) is left to the caller.
 
 use jiff::Timestamp;
 

@@ -13,6 +13,7 @@ use super::environment::Environment;
 use super::groups::Group;
 use super::lifecycle::{self, Removal};
 use super::members::{LifecycleState, Member};
+use crate::ids::InstanceId;
 
 /// Removes unhealthy members, then launches or terminates until the group has its desired size. `allowed` is how many
 /// counted members an active refresh may have at once.
@@ -120,7 +121,7 @@ fn shrink(group: &mut Group, environment: &mut dyn Environment, now: Timestamp, 
 pub(crate) fn taking_order<'a>(
     group: &Group,
     candidates: impl Iterator<Item = &'a Member>,
-) -> Vec<String> {
+) -> Vec<InstanceId> {
     let mut zones: BTreeMap<&str, (usize, Vec<&Member>)> = BTreeMap::new();
     for member in candidates {
         zones.entry(&member.zone).or_default().1.push(member);

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use instance_refresh::{AlarmState, TemplateRef};
 
+use crate::ids::InstanceId;
+
 /// What a template version resolves to now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TemplateView {
@@ -65,18 +67,18 @@ pub(crate) trait Environment {
     /// Whether EC2 would launch from this template version in that place now; `Err` is its message.
     fn check_launch(&self, template: &TemplateRef, place: &Place) -> Result<(), String>;
     /// RunInstances of one; `Err` is EC2's reason, as the failed scaling activity gives it.
-    fn launch(&mut self, request: &LaunchRequest) -> Result<String, String>;
+    fn launch(&mut self, request: &LaunchRequest) -> Result<InstanceId, String>;
     /// TerminateInstances of one; may be repeated.
-    fn terminate(&mut self, instance_id: &str);
+    fn terminate(&mut self, instance_id: &InstanceId);
     /// The instance; `None` once EC2 no longer lists it.
-    fn instance(&self, instance_id: &str) -> Option<InstanceView>;
+    fn instance(&self, instance_id: &InstanceId) -> Option<InstanceView>;
     /// RegisterTargets of one instance on the target group's port.
-    fn register_target(&mut self, target_group_arn: &str, instance_id: &str);
+    fn register_target(&mut self, target_group_arn: &str, instance_id: &InstanceId);
     /// DeregisterTargets: the target goes `draining` for the group's deregistration delay.
-    fn deregister_target(&mut self, target_group_arn: &str, instance_id: &str);
+    fn deregister_target(&mut self, target_group_arn: &str, instance_id: &InstanceId);
     /// ELB's state string: `initial`, `healthy`, `unhealthy`, `unused`, `draining`; `None` when the
     /// target is not registered (draining is over, or it never was).
-    fn target_health(&self, target_group_arn: &str, instance_id: &str) -> Option<String>;
+    fn target_health(&self, target_group_arn: &str, instance_id: &InstanceId) -> Option<String>;
     /// Whether such a target group exists.
     fn target_group_exists(&self, target_group_arn: &str) -> bool;
     /// The alarm's state now.

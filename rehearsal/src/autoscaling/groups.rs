@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::activities::{ActivityLog, ActivityStatus};
 use super::environment::Place;
 use super::members::Member;
+use crate::ids::InstanceId;
 use crate::table::Series;
 
 /// The longest time that a lifecycle action may stay open, with any number of heartbeats, in seconds.
@@ -238,13 +239,13 @@ impl Group {
     }
 
     /// The member with this instance id.
-    pub(crate) fn member(&self, id: &str) -> Option<&Member> {
-        self.members.iter().find(|m| m.id == id)
+    pub(crate) fn member(&self, id: &InstanceId) -> Option<&Member> {
+        self.members.iter().find(|m| m.id == *id)
     }
 
     /// The position of the member with this instance id.
-    pub(crate) fn position(&self, id: &str) -> Option<usize> {
-        self.members.first_where(|m| m.id == id)
+    pub(crate) fn position(&self, id: &InstanceId) -> Option<usize> {
+        self.members.first_where(|m| m.id == *id)
     }
 
     /// Updates the activity of the member at `position`.

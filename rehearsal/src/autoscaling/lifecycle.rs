@@ -11,6 +11,7 @@ use super::activities::{Activity, ActivityStatus, died, launch_refused, moment};
 use super::environment::{Environment, LaunchRequest, Place};
 use super::groups::{Group, HealthType, Transition};
 use super::members::{Health, HookVerdict, LifecycleAction, LifecycleState, Member};
+use crate::ids::InstanceId;
 
 /// The longest pause between failing launches, in seconds.
 const LONGEST_PAUSE: i64 = 300;
@@ -39,7 +40,7 @@ pub(crate) fn launch(
     now: Timestamp,
     switches: &Switches,
     cause: &str,
-) -> Option<String> {
+) -> Option<InstanceId> {
     let place = roomiest(group, environment);
     let details = details(&place, environment);
     let activity = environment.fresh_uuid();
@@ -88,7 +89,7 @@ pub(crate) fn launch(
                 skip_hooks: false,
             });
             if let Some(refresh) = group.active_refresh_mut() {
-                refresh.adopt(&id);
+                refresh.adopt(id.as_str());
             }
             Some(id)
         }
@@ -439,7 +440,7 @@ fn open_actions(
         .collect()
 }
 
-fn not_running(id: &str, environment: &dyn Environment) -> String {
+fn not_running(id: &InstanceId, environment: &dyn Environment) -> String {
     died(
         environment
             .instance(id)
@@ -448,7 +449,7 @@ fn not_running(id: &str, environment: &dyn Environment) -> String {
     )
 }
 
-fn runs(id: &str, environment: &dyn Environment) -> bool {
+fn runs(id: &InstanceId, environment: &dyn Environment) -> bool {
     environment
         .instance(id)
         .is_some_and(|view| view.state == "running")

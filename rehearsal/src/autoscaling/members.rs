@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::groups::{Hook, HookResult};
+use crate::ids::InstanceId;
 
 /// LifecycleState.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,7 +182,7 @@ pub(crate) enum HookVerdict {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Member {
     /// `i-…`
-    pub(crate) id: String,
+    pub(crate) id: InstanceId,
     /// Its zone.
     pub(crate) zone: String,
     /// Its type.

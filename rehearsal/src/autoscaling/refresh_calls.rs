@@ -252,7 +252,7 @@ fn candidates(group: &Group, target: &TemplateRef, view: &TemplateView) -> Vec<C
         .iter()
         .filter(|m| m.state.is_counted() || is_standby(m))
         .map(|m| Candidate {
-            id: m.id.clone(),
+            id: m.id.to_string(),
             matches: matches(m),
             protected: m.protected,
             standby: is_standby(m),

@@ -14,6 +14,7 @@ use super::environment::Environment;
 use super::groups::Group;
 use super::lifecycle::{self, Removal};
 use super::members::{LifecycleState, Member};
+use crate::ids::{Id as _, InstanceId};
 
 /// Moves the group's active refresh on, if there is one; returns how many members the group may have until the next
 /// tick.
@@ -64,10 +65,10 @@ fn observe(
     now: Timestamp,
 ) -> View {
     let order = taking_order(group, group.members.iter().filter(|m| m.state.is_counted()));
-    let by_id: BTreeMap<&str, &Member> = group.members.iter().map(|m| (m.id.as_str(), m)).collect();
+    let by_id: BTreeMap<&InstanceId, &Member> = group.members.iter().map(|m| (&m.id, m)).collect();
     let view_of = |member: &Member| MemberView {
-        id: member.id.clone(),
-        role: refresh.role(&member.id, member.protected),
+        id: member.id.to_string(),
+        role: refresh.role(member.id.as_str(), member.protected),
         in_service: member.state == LifecycleState::InService,
         healthy: member.is_healthy(),
         warm: member.is_warm(refresh.preferences.warmup, now),
@@ -78,7 +79,7 @@ fn observe(
         max_size: group.max_size,
         members: order
             .iter()
-            .filter_map(|id| by_id.get(id.as_str()))
+            .filter_map(|id| by_id.get(id))
             .map(|member| view_of(member))
             .collect(),
         standby: if refresh.preferences.standby == InStandby::Ignore {
@@ -91,9 +92,9 @@ fn observe(
                     matches!(
                         m.state,
                         LifecycleState::Standby | LifecycleState::EnteringStandby
-                    ) && refresh.todo.contains(&m.id)
+                    ) && refresh.todo.contains(m.id.as_str())
                 })
-                .map(|m| m.id.clone())
+                .map(|m| m.id.to_string())
                 .collect()
         },
         removing: group.members.iter().any(|m| m.state.is_being_removed()),
@@ -118,7 +119,7 @@ fn carry_out(
 ) {
     match action {
         Action::Terminate(id) => {
-            if let Some(position) = group.position(&id) {
+            if let Some(position) = group.position(&InstanceId::unchecked(id)) {
                 lifecycle::remove(group, position, Removal::Refresh, environment, now);
             }
         }
@@ -147,7 +148,7 @@ fn adopt_desired(group: &mut Group) {
 
 /// Starts the rollback of the active refresh.
 pub(crate) fn roll_back(group: &mut Group, why: String, now: Timestamp) {
-    let remaining: BTreeSet<String> = group
+    let remaining: BTreeSet<InstanceId> = group
         .members
         .iter()
         .filter(|m| !m.state.is_being_removed())

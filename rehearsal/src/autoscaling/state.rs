@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use instance_refresh::switches::{self, Switches};
 
 use super::groups::Group;
+use crate::ids::InstanceId;
 use crate::table::{Changes, Series, Table, place, read};
 
 /// The state of Auto Scaling.
@@ -69,7 +70,7 @@ impl State {
         Ok(true)
     }
 
-    pub(super) fn group_of(&self, instance_id: &str) -> Option<&Group> {
+    pub(super) fn group_of(&self, instance_id: &InstanceId) -> Option<&Group> {
         self.groups
             .values()
             .find(|g| g.member(instance_id).is_some())
@@ -77,7 +78,7 @@ impl State {
 }
 
 /// The value of `autoscaling/target-lifecycle-state` in IMDS.
-pub(crate) fn target_lifecycle_state(state: &State, instance_id: &str) -> Option<String> {
+pub(crate) fn target_lifecycle_state(state: &State, instance_id: &InstanceId) -> Option<String> {
     let member = state.group_of(instance_id)?.member(instance_id)?;
     Some(member.state.target().to_owned())
 }

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Notify, mpsc};
 
 use super::*;
+use crate::ids::InstanceId;
 
 const GROUP: &str = "arn:group";
 /// Far longer than anything here takes; only a broken test meets it.
@@ -51,8 +52,8 @@ impl BalancerSource for OneGroup {
         }]
     }
 
-    fn report(&self, _target_group_arn: &str, instance_id: &str, outcome: CheckOutcome) {
-        let _ = self.reports.send((instance_id.into(), outcome));
+    fn report(&self, _target_group_arn: &str, instance_id: &InstanceId, outcome: CheckOutcome) {
+        let _ = self.reports.send((instance_id.to_string(), outcome));
     }
 }
 

@@ -6,6 +6,7 @@ use super::State;
 use super::images::ImageState;
 use super::instances::Phase;
 use crate::elb::{Ec2View, InstanceState, InstanceView};
+use crate::ids::InstanceId;
 use crate::ssm::Images;
 
 impl Images for State {
@@ -17,7 +18,7 @@ impl Images for State {
 }
 
 impl Ec2View for State {
-    fn instance_view(&self, instance_id: &str) -> Option<InstanceView> {
+    fn instance_view(&self, instance_id: &InstanceId) -> Option<InstanceView> {
         let instance = self.instances.get(instance_id)?;
         Some(InstanceView {
             address: instance.address,

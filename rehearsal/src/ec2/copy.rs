@@ -67,7 +67,7 @@ pub(crate) fn copy(
         ..source
     };
     if let Some(token) = token {
-        let used = tokens::UsedToken::new(asked, vec![image.id.clone()]);
+        let used = tokens::UsedToken::new(asked, &[&image.id]);
         state.tokens.insert(token, used);
     }
     Ok(add(state, image, image_tags))

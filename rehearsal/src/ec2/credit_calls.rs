@@ -2,8 +2,9 @@
 
 use super::State;
 use super::cpu::{Credits, not_burstable};
-use super::instances::{Instance, Phase, check_id, not_found};
+use super::instances::{Instance, Phase, not_found};
 use super::select::{CallSpec, Describe, one};
+use crate::ids::{Id as _, InstanceId};
 use crate::wire::{ApiError, Params, Xml};
 
 pub(super) const CREDITS: CallSpec = CallSpec {
@@ -17,10 +18,7 @@ pub(super) const CREDITS: CallSpec = CallSpec {
 /// not burstable is `standard`
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstanceCreditSpecifications.html>).
 pub(crate) fn describe_credits(state: &State, params: &Params) -> Result<Xml, ApiError> {
-    let named = params.list("InstanceId");
-    for id in &named {
-        check_id(id)?;
-    }
+    let named = InstanceId::list(params, "InstanceId")?;
     let credits = |instance: &Instance| instance.credits.unwrap_or(Credits::Standard);
     let chosen = Describe::new(params, &state.tags, &CREDITS).choose_where(
         &state.instances,
@@ -81,7 +79,7 @@ pub(crate) fn modify_credits(state: &mut State, params: &Params) -> Result<Xml, 
 }
 
 fn modify(state: &mut State, id: &str, credits: Credits) -> Result<(), ApiError> {
-    let instance = state.instance(id)?;
+    let instance = state.instance(&InstanceId::parse(id)?)?;
     let kind = super::instance_types::find(&instance.kind)?;
     if !kind.burstable() {
         return Err(not_burstable(kind.name));

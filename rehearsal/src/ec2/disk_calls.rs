@@ -8,6 +8,7 @@ use super::network::zone_id;
 use super::select::{CallSpec, Describe, absent, maybe, one};
 use super::tags;
 use crate::account::ACCOUNT;
+use crate::ids::InstanceId;
 use crate::wire::{ApiError, Params, Xml, iso};
 
 impl State {
@@ -38,7 +39,7 @@ impl State {
     /// An instance's volumes, the root volume first.
     pub(crate) fn volumes_of<'a>(
         &'a self,
-        instance_id: &'a str,
+        instance_id: &'a InstanceId,
     ) -> impl Iterator<Item = (&'a Volume, &'a Attachment)> {
         let root = self
             .instances

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::ids::InstanceId;
 use crate::table::Table;
 
 /// A snapshot.
@@ -99,7 +100,7 @@ pub(crate) struct Volume {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Attachment {
     /// The instance.
-    pub(crate) instance: String,
+    pub(crate) instance: InstanceId,
     /// e.g. `/dev/xvda`
     pub(crate) device: String,
     /// When it was attached.
@@ -122,7 +123,7 @@ impl Volume {
 pub(crate) struct Volumes {
     rows: Table<String, Volume>,
     /// Ids by instance.
-    attached: Table<String, Vec<String>>,
+    attached: Table<InstanceId, Vec<String>>,
 }
 
 impl Volumes {
@@ -137,7 +138,7 @@ impl Volumes {
     }
 
     /// Volumes attached to an instance.
-    pub(super) fn of(&self, instance: &str) -> impl Iterator<Item = &Volume> {
+    pub(super) fn of(&self, instance: &InstanceId) -> impl Iterator<Item = &Volume> {
         let ids = self.attached.get(instance).into_iter().flatten();
         ids.filter_map(|id| self.rows.get(id))
     }

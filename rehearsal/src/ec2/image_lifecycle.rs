@@ -11,6 +11,7 @@ use super::images::{Image, ImageState, Mapping, check_id, not_found, too_small};
 use super::instances::{Instance, Phase};
 use super::tags::{self, Tags};
 use crate::account::ACCOUNT;
+use crate::ids::{Id as _, InstanceId};
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params, Xml, ids};
 
@@ -338,7 +339,9 @@ pub(crate) fn create(
 ) -> Result<Xml, ApiError> {
     let name = params.required("Name")?;
     state.check_name(name)?;
-    let instance = state.instance(params.required("InstanceId")?)?.clone();
+    let instance = state
+        .instance(&InstanceId::required(params, "InstanceId")?)?
+        .clone();
     check_copyable(&instance, params)?;
     tags::check_kinds(params, &["image", "snapshot"])?;
     let image_tags = tags::specified(params, "image")?;

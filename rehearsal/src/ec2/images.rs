@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::encryption;
 use crate::account::ACCOUNT;
+use crate::ids::InstanceId;
 use crate::wire::{ApiError, Params};
 
 /// A machine image.
@@ -43,7 +44,7 @@ pub(crate) struct Image {
     /// Accounts that may launch it besides its owner; `all` for every account.
     pub(crate) shared: BTreeSet<String>,
     /// The instance it was created from, by CreateImage.
-    pub(crate) source_instance: Option<String>,
+    pub(crate) source_instance: Option<InstanceId>,
     /// Its source image: the one it is a copy of, or the one its instance was launched from.
     pub(crate) source_image: Option<String>,
     /// When it is deprecated, if ever.

@@ -10,11 +10,12 @@ use super::instance_views::{write_devices, write_groups, write_metadata};
 use super::instances::{Instance, OnShutdown, Phase};
 use super::run;
 use super::tags;
+use crate::ids::{Id as _, InstanceId};
 use crate::wire::{ApiError, Params, Xml};
 
 /// DescribeInstanceAttribute.
 pub(crate) fn describe_attribute(state: &State, params: &Params) -> Result<Xml, ApiError> {
-    let instance = state.instance(params.required("InstanceId")?)?;
+    let instance = state.instance(&InstanceId::required(params, "InstanceId")?)?;
     let attribute = params.required("Attribute")?;
     let value = match attribute {
         "userData" => instance.user_data.clone(),
@@ -81,7 +82,9 @@ const WHILE_STOPPED: [&str; 5] = [
 
 /// ModifyInstanceAttribute, in either of EC2's two forms.
 pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
-    let mut instance = state.instance(params.required("InstanceId")?)?.clone();
+    let mut instance = state
+        .instance(&InstanceId::required(params, "InstanceId")?)?
+        .clone();
     let mut known = false;
     for (attribute, field) in VALUES {
         if let Some(text) = given(params, attribute, field) {
@@ -184,7 +187,7 @@ fn set_type(instance: &mut Instance, name: &str) -> Result<(), ApiError> {
 /// `InvalidInstanceAttributeValue` for a device that is not mapped, `UnsupportedOperation` for any other field.
 fn deletion_flags(
     state: &State,
-    instance_id: &str,
+    instance_id: &InstanceId,
     params: &Params,
 ) -> Result<Vec<(String, bool)>, ApiError> {
     let mut flags = Vec::new();
@@ -222,7 +225,9 @@ fn flag(name: &str, text: &str) -> Result<bool, ApiError> {
 
 /// ModifyInstanceMetadataOptions.
 pub(crate) fn modify_metadata(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
-    let mut instance = state.instance(params.required("InstanceId")?)?.clone();
+    let mut instance = state
+        .instance(&InstanceId::required(params, "InstanceId")?)?
+        .clone();
     instance.metadata = instance.metadata.changed(params)?;
     let mut xml = Xml::new();
     xml.text("instanceId", &instance.id);

@@ -7,20 +7,20 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::State;
 use super::instance_views::write_state;
-use super::instances::{Instance, Phase, Reason, check_id, not_found};
+use super::instances::{Instance, Phase, Reason, not_found};
 use super::tags;
+use crate::ids::{Id as _, InstanceId};
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params, Xml};
 
 /// The ids of the instances in a call, or the error that some do not exist.
-pub(super) fn wanted(state: &State, params: &Params) -> Result<Vec<String>, ApiError> {
-    let ids = params.strings("InstanceId");
+pub(super) fn wanted(state: &State, params: &Params) -> Result<Vec<InstanceId>, ApiError> {
+    let ids = InstanceId::list(params, "InstanceId")?;
     if ids.is_empty() {
         return Err(ApiError::missing("InstanceId"));
     }
     let mut missing = Vec::new();
     for id in &ids {
-        check_id(id)?;
         if !state.instances.contains_key(id) {
             missing.push(id.as_str());
         }
@@ -33,7 +33,7 @@ pub(super) fn wanted(state: &State, params: &Params) -> Result<Vec<String>, ApiE
 }
 
 /// Changes the state of instances, and writes the old and the new one.
-fn moved(state: &mut State, ids: Vec<String>, step: impl Fn(&mut State, &str)) -> Xml {
+fn moved(state: &mut State, ids: Vec<InstanceId>, step: impl Fn(&mut State, &InstanceId)) -> Xml {
     let mut changes = Vec::new();
     for id in ids {
         let before = state.instances.get(&id).map(|instance| instance.phase);
@@ -176,22 +176,23 @@ impl State {
     ///
     /// # Errors
     /// `InvalidInstanceID.NotFound`, `InvalidInstanceID.Malformed`.
-    pub(crate) fn instance(&self, id: &str) -> Result<&Instance, ApiError> {
-        check_id(id)?;
-        self.instances.get(id).ok_or_else(|| not_found(&[id]))
+    pub(crate) fn instance(&self, id: &InstanceId) -> Result<&Instance, ApiError> {
+        self.instances
+            .get(id)
+            .ok_or_else(|| not_found(&[id.as_str()]))
     }
 
     /// Begins to terminate an instance; may be repeated.
-    pub(crate) fn terminate(&mut self, id: &str, now: Timestamp) {
+    pub(crate) fn terminate(&mut self, id: &InstanceId, now: Timestamp) {
         self.shut_down(id, Reason::user(), now);
     }
 
     /// Terminates an instance as Spot does when it needs the capacity.
-    pub(crate) fn reclaim(&mut self, id: &str, now: Timestamp) {
+    pub(crate) fn reclaim(&mut self, id: &InstanceId, now: Timestamp) {
         self.shut_down(id, Reason::spot(), now);
     }
 
-    fn shut_down(&mut self, id: &str, why: Reason, now: Timestamp) {
+    fn shut_down(&mut self, id: &InstanceId, why: Reason, now: Timestamp) {
         if let Some(instance) = self.instances.get_mut(id)
             && !matches!(instance.phase, Phase::Terminated | Phase::ShuttingDown)
         {
@@ -201,7 +202,12 @@ impl State {
     }
 
     /// Its machine has ended for good: marks it terminated, and deletes or detaches its volumes.
-    pub(crate) fn finish_termination(&mut self, id: &str, reason: Option<Reason>, now: Timestamp) {
+    pub(crate) fn finish_termination(
+        &mut self,
+        id: &InstanceId,
+        reason: Option<Reason>,
+        now: Timestamp,
+    ) {
         let Some(instance) = self.instances.get_mut(id) else {
             return;
         };
@@ -228,7 +234,7 @@ impl State {
 
 /// Removes instances that have been terminated for an hour.
 pub(crate) fn tick(state: &mut State, now: Timestamp) {
-    let forgotten: BTreeSet<String> = state
+    let forgotten: BTreeSet<InstanceId> = state
         .instances
         .values()
         .filter(|instance| !instance.is_alive() && now.duration_since(instance.since) > REMEMBERED)
@@ -239,12 +245,12 @@ pub(crate) fn tick(state: &mut State, now: Timestamp) {
         if let Some(request) = instance.and_then(|instance| instance.spot) {
             state.tags.remove(&request.id);
         }
-        state.tags.remove(id);
-        state.discarded.insert(id.clone(), ());
+        state.tags.remove(id.as_str());
+        state.discarded.insert(id.to_string(), ());
     }
     if !forgotten.is_empty() {
         state
             .tokens
-            .remove_where(|_, used| used.made.iter().all(|id| forgotten.contains(id)));
+            .remove_where(|_, used| used.made.iter().all(|id| forgotten.contains(id.as_str())));
     }
 }

@@ -9,12 +9,13 @@ use jiff::Timestamp;
 use super::State;
 use super::boot_mode;
 use super::instance_types;
-use super::instances::{Instance, Phase, Reason, check_id, not_found};
+use super::instances::{Instance, Phase, Reason, not_found};
 use super::interface_calls;
 use super::network::zone_id;
 use super::select::{CallSpec, Describe, absent, maybe, one};
 use super::tags;
 use crate::account::ACCOUNT;
+use crate::ids::{Id as _, InstanceId};
 use crate::table::Table;
 use crate::wire::{ApiError, Params, Xml, iso};
 
@@ -203,9 +204,7 @@ pub(super) const PROFILES: CallSpec = CallSpec {
 
 /// DescribeInstances.
 pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> {
-    for id in params.list("InstanceId") {
-        check_id(id)?;
-    }
+    InstanceId::list(params, "InstanceId")?;
     let chosen = Describe::new(params, &state.tags, &INSTANCES).choose(
         &state.instances,
         not_found,
@@ -424,7 +423,7 @@ fn write(x: &mut Xml, state: &State, instance: &Instance) {
     }
     x.text("virtualizationType", "hvm")
         .text("clientToken", instance.token.as_deref().unwrap_or_default());
-    tags::write(x, state.tags.get(&instance.id));
+    tags::write(x, state.tags.get(instance.id.as_str()));
     x.text("hypervisor", "xen");
     interface_calls::write_of(x, state, instance);
     x.text("ebsOptimized", instance.ebs_optimized)
@@ -543,7 +542,7 @@ fn write_fault(x: &mut Xml, instance: &Instance) {
 const EVENT: &str = "system-reboot";
 
 fn event_id(instance: &Instance) -> String {
-    instance.id.replacen("i-", "instance-event-", 1)
+    instance.id.as_str().replacen("i-", "instance-event-", 1)
 }
 
 fn event_description(instance: &Instance) -> Option<String> {
@@ -558,9 +557,7 @@ fn event_description(instance: &Instance) -> Option<String> {
 
 /// DescribeInstanceStatus.
 pub(crate) fn describe_status(state: &State, params: &Params) -> Result<Xml, ApiError> {
-    for id in params.list("InstanceId") {
-        check_id(id)?;
-    }
+    InstanceId::list(params, "InstanceId")?;
     let all = params.boolean("IncludeAllInstances")?.unwrap_or(false);
     let chosen = Describe::new(params, &state.tags, &STATUS).choose_where(
         &state.instances,
@@ -611,7 +608,7 @@ pub(crate) fn describe_status(state: &State, params: &Params) -> Result<Xml, Api
 
 /// DescribeIamInstanceProfileAssociations: of the instances that have a profile.
 pub(crate) fn describe_profiles(state: &State, params: &Params) -> Result<Xml, ApiError> {
-    let id = |instance: &Instance| instance.id.replacen("i-", "iip-assoc-", 1);
+    let id = |instance: &Instance| instance.id.as_str().replacen("i-", "iip-assoc-", 1);
     let with_profile = |one: &&Instance| one.profile.is_some() && one.is_alive();
     let all: Table<String, &Instance> = state
         .instances
@@ -658,7 +655,7 @@ pub(crate) fn console_output(
     params: &Params,
     output: &[u8],
 ) -> Result<Xml, ApiError> {
-    let instance = state.instance(params.required("InstanceId")?)?;
+    let instance = state.instance(&InstanceId::required(params, "InstanceId")?)?;
     let mut xml = Xml::new();
     xml.text("instanceId", &instance.id)
         .text("timestamp", iso(now))

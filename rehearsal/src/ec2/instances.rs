@@ -13,13 +13,14 @@ use super::interfaces;
 use super::select::absent;
 use super::spot::SpotRequest;
 use crate::guests::Failure;
+use crate::ids::InstanceId;
 use crate::wire::ApiError;
 
 /// An instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Instance {
-    /// `i-…`
-    pub(crate) id: String,
+    /// Its id.
+    pub(crate) id: InstanceId,
     /// The RunInstances call that created it.
     pub(crate) reservation: String,
     /// Its place in that call.
@@ -271,20 +272,6 @@ impl Instance {
         self.reason = reason;
         self.since = now;
     }
-}
-
-/// Refuses a text that is not an instance id.
-///
-/// # Errors
-/// `InvalidInstanceID.Malformed`.
-pub(crate) fn check_id(id: &str) -> Result<(), ApiError> {
-    if id.starts_with("i-") {
-        return Ok(());
-    }
-    Err(ApiError::new(
-        "InvalidInstanceID.Malformed",
-        format!("Invalid id: \"{id}\""),
-    ))
 }
 
 /// EC2's error for unknown instances.

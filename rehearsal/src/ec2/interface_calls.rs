@@ -9,13 +9,14 @@ use super::interfaces::{Attachment, Interface};
 use super::select::{CallSpec, Describe, absent, maybe, one};
 use super::tags;
 use crate::account::ACCOUNT;
+use crate::ids::InstanceId;
 use crate::table::Table;
 use crate::wire::{ApiError, Params, Xml, iso};
 
 impl Instance {
     /// The id of its interface.
     pub(crate) fn interface_id(&self) -> String {
-        self.id.replacen("i-", "eni-", 1)
+        self.id.as_str().replacen("i-", "eni-", 1)
     }
 
     /// Its public address, while it has one.
@@ -33,7 +34,7 @@ impl Instance {
             address: self.address,
             groups: self.groups.clone(),
             attachment: Some(Attachment {
-                id: self.id.replacen("i-", "eni-attach-", 1),
+                id: self.id.as_str().replacen("i-", "eni-attach-", 1),
                 instance: self.id.clone(),
                 since: self.launched,
                 delete_on_termination: self.interface.delete_on_termination,
@@ -53,7 +54,7 @@ impl State {
         if let Some(left) = self.interfaces.get(id) {
             return Ok(left.clone());
         }
-        let instance = self.instances.get(&format!("i-{rest}"));
+        let instance = self.instances.get(format!("i-{rest}").as_str());
         match instance.filter(|instance| instance.is_alive()) {
             Some(instance) => Ok(instance.interface()),
             None => Err(not_found(&[id])),
@@ -61,7 +62,7 @@ impl State {
     }
 
     /// Removes the interface of a terminated instance, or keeps it on its own.
-    pub(crate) fn release_interface(&mut self, instance_id: &str) {
+    pub(crate) fn release_interface(&mut self, instance_id: &InstanceId) {
         let Some(instance) = self.instances.get(instance_id) else {
             return;
         };

@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::ids::InstanceId;
 use crate::wire::{ApiError, Params};
 
 /// A network interface.
@@ -36,7 +37,7 @@ pub(crate) struct Attachment {
     /// `eni-attach-…`
     pub(crate) id: String,
     /// The instance.
-    pub(crate) instance: String,
+    pub(crate) instance: InstanceId,
     /// When it was attached.
     pub(crate) since: Timestamp,
     /// Whether it is deleted with the instance.

@@ -17,6 +17,7 @@ use super::spot::{self, SpotRequest};
 use super::tags::{self, Tags};
 use super::templates::Data;
 use super::tokens::{UsedToken, request_parameters};
+use crate::ids::{Id as _, InstanceId};
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params, Xml, ids};
 
@@ -92,16 +93,16 @@ pub(crate) fn run(
     if let Some(token) = token {
         state
             .tokens
-            .insert(token.to_owned(), UsedToken::new(asked, instances.clone()));
+            .insert(token.to_owned(), UsedToken::new(asked, &instances));
     }
     Ok(answer(state, &instances))
 }
 
-fn answer(state: &State, instances: &[String]) -> Xml {
+fn answer(state: &State, instances: &[impl AsRef<str>]) -> Xml {
     let mut xml = Xml::new();
     let all: Vec<&Instance> = instances
         .iter()
-        .filter_map(|id| state.instances.get(id))
+        .filter_map(|id| state.instances.get(id.as_ref()))
         .collect();
     instance_views::write_reservation(&mut xml, state, &all);
     xml
@@ -156,7 +157,7 @@ pub(crate) fn launch(
     data: &Data,
     marks: &Tags,
     count: usize,
-) -> Result<Vec<String>, ApiError> {
+) -> Result<Vec<InstanceId>, ApiError> {
     let params = Params::from(data.0.clone());
     check_known(&params)?;
     let image = state
@@ -202,7 +203,7 @@ pub(crate) fn launch(
     state.network = network;
     for (index, address) in addresses.into_iter().enumerate() {
         let instance = Instance {
-            id: ids::resource("i"),
+            id: InstanceId::fresh(),
             index,
             address,
             spot: model.spot.as_ref().map(SpotRequest::numbered),
@@ -217,7 +218,7 @@ pub(crate) fn launch(
             state.tag(&request.id, spot_tags.clone());
         }
         state.tag(&instance.id, instance_tags.clone());
-        state.tag(&instance.interface_id(), interface_tags.clone());
+        state.tag(instance.interface_id(), interface_tags.clone());
         made.push(instance.id.clone());
         state.instances.insert(instance.id.clone(), instance);
     }
@@ -439,7 +440,7 @@ fn model(
         None => None,
     };
     let model = Instance {
-        id: String::new(),
+        id: InstanceId::unchecked(""),
         reservation: String::new(),
         index: 0,
         token: params.string("ClientToken"),

@@ -1,5 +1,7 @@
 //! Selection in Describe calls: filters with wildcards, and pages.
 
+use std::borrow::Borrow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -290,9 +292,9 @@ impl<'a> Describe<'a> {
     ///
     /// # Errors
     /// `missing(ids)` for unknown ids, in the order of the request; the errors of filters and pages.
-    pub(crate) fn choose<T: Clone>(
+    pub(crate) fn choose<K: Ord + Clone + Borrow<str>, T: Clone>(
         &self,
-        all: &'a Table<String, T>,
+        all: &'a Table<K, T>,
         missing: impl Fn(&[&str]) -> ApiError,
         field: impl Fn(&T, &str) -> Option<Vec<String>>,
     ) -> Result<Paged<&'a T>, ApiError> {
@@ -303,9 +305,9 @@ impl<'a> Describe<'a> {
     ///
     /// # Errors
     /// As [`Describe::choose`]; a resource that is not shown is not missing.
-    pub(crate) fn choose_where<T: Clone>(
+    pub(crate) fn choose_where<K: Ord + Clone + Borrow<str>, T: Clone>(
         &self,
-        all: &'a Table<String, T>,
+        all: &'a Table<K, T>,
         shown: impl Fn(&T) -> bool,
         missing: impl Fn(&[&str]) -> ApiError,
         field: impl Fn(&T, &str) -> Option<Vec<String>>,
@@ -325,8 +327,9 @@ impl<'a> Describe<'a> {
         let named = wanted.into_iter().filter_map(|id| all.get_key_value(id));
         let every = all.iter().filter(|_| self.wanted.is_empty());
         for (id, resource) in named.chain(every) {
+            let id: &str = id.borrow();
             if shown(resource) && filters.pass(self.tags.get(id), |name| field(resource, name))? {
-                chosen.push((id.clone(), resource));
+                chosen.push((id.to_owned(), resource));
             }
         }
         Ok(page.cut(chosen))

@@ -10,6 +10,7 @@ use super::security_groups::SecurityGroup;
 use super::tags::Tags;
 use super::templates::Template;
 use super::tokens::UsedToken;
+use crate::ids::{Id as _, InstanceId};
 use crate::table::{Changes, Table, read};
 
 /// The state of EC2.
@@ -22,7 +23,7 @@ pub(crate) struct State {
     /// Volumes by id.
     pub(crate) volumes: Volumes,
     /// Instances by id, terminated ones for one more hour.
-    pub(crate) instances: Table<String, Instance>,
+    pub(crate) instances: Table<InstanceId, Instance>,
     /// Launch templates by id.
     pub(crate) templates: Table<String, Template>,
     /// Key pairs by name.
@@ -68,7 +69,12 @@ impl State {
             "ec2.images" => drop(self.images.insert(key, read(value)?)),
             "ec2.snapshots" => drop(self.snapshots.insert(key, read(value)?)),
             "ec2.volumes" => self.volumes.insert(read(value)?),
-            "ec2.instances" => drop(self.instances.insert(key, read(value)?)),
+            "ec2.instances" => {
+                drop(
+                    self.instances
+                        .insert(InstanceId::unchecked(key), read(value)?),
+                );
+            }
             "ec2.templates" => drop(self.templates.insert(key, read(value)?)),
             "ec2.keys" => drop(self.keys.insert(key, read(value)?)),
             "ec2.groups" => drop(self.groups.insert(key, read(value)?)),
@@ -83,9 +89,9 @@ impl State {
     }
 
     /// Replaces the tags of a resource just created.
-    pub(crate) fn tag(&mut self, id: &str, tags: Tags) {
+    pub(crate) fn tag(&mut self, id: impl AsRef<str>, tags: Tags) {
         if !tags.is_empty() {
-            self.tags.insert(id.to_owned(), tags);
+            self.tags.insert(id.as_ref().to_owned(), tags);
         }
     }
 }

@@ -4,6 +4,7 @@ use super::State;
 use super::select::{CallSpec, Filters, Page, one};
 use super::spot;
 use super::tags::{self, Tags, done, kind, read};
+use crate::ids::{Id as _, InstanceId};
 use crate::wire::{ApiError, Params, Xml};
 
 /// AWS's limit.
@@ -112,7 +113,7 @@ impl State {
     pub(crate) fn check_exists(&self, id: &str) -> Result<(), ApiError> {
         match tags::kind(id) {
             Some("image") => self.image(id).map(drop),
-            Some("instance") => self.instance(id).map(drop),
+            Some("instance") => self.instance(&InstanceId::parse(id)?).map(drop),
             Some("snapshot") => self.snapshot(id).map(drop),
             Some("volume") => self.volume(id).map(drop),
             Some("security-group") => self.group(id).map(drop),

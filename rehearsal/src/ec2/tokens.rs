@@ -17,8 +17,11 @@ pub(crate) struct UsedToken {
 
 impl UsedToken {
     /// A token of a request with the parameters `asked` that created `made`.
-    pub(crate) fn new(asked: BTreeMap<String, String>, made: Vec<String>) -> Self {
-        Self { asked, made }
+    pub(crate) fn new(asked: BTreeMap<String, String>, made: &[impl ToString]) -> Self {
+        Self {
+            asked,
+            made: made.iter().map(ToString::to_string).collect(),
+        }
     }
 
     /// The result of a repeated request.

@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use crate::ids::InstanceId;
+
 /// The state of a target's instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InstanceState {
@@ -27,7 +29,7 @@ pub(crate) struct InstanceView {
 /// EC2, for the load balancers.
 pub(crate) trait Ec2View {
     /// The instance; `None` when EC2 does not list it (any more).
-    fn instance_view(&self, instance_id: &str) -> Option<InstanceView>;
+    fn instance_view(&self, instance_id: &InstanceId) -> Option<InstanceView>;
     /// The id of the one VPC.
     fn vpc(&self) -> &str;
     /// The zone of a subnet, when it exists.

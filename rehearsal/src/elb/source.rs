@@ -11,6 +11,7 @@ use super::groups::TargetGroup;
 use super::state::State;
 use super::targets::{Health, Target};
 use crate::balancer_source::{CheckOutcome, ListenerView, TargetGroupView, TargetView};
+use crate::ids::InstanceId;
 
 impl State {
     /// Listeners to keep open.
@@ -46,7 +47,7 @@ impl State {
     }
 
     /// Counts one health check of an instance.
-    pub(crate) fn report(&mut self, arn: &str, instance_id: &str, outcome: CheckOutcome) {
+    pub(crate) fn report(&mut self, arn: &str, instance_id: &InstanceId, outcome: CheckOutcome) {
         let Some(group) = self.groups.get(arn) else {
             // Deleted while the check ran.
             return;
@@ -58,7 +59,7 @@ impl State {
             counted
         };
         // Most checks change nothing: a healthy target stays healthy.
-        let changed = |target: &Target| target.id == instance_id && counted(target) != *target;
+        let changed = |target: &Target| target.id == *instance_id && counted(target) != *target;
         if group.targets.iter().any(changed)
             && let Some(group) = self.groups.get_mut(arn)
         {

@@ -9,6 +9,7 @@ use super::balancers::LoadBalancer;
 use super::ec2_view::Ec2View;
 use super::groups::TargetGroup;
 use super::listeners::Listener;
+use crate::ids::InstanceId;
 use crate::table::{Changes, Series, Table, place, read};
 
 /// The state of ELB.
@@ -66,14 +67,14 @@ impl State {
     }
 
     /// Registers one instance on the group's own port, as Auto Scaling does.
-    pub(crate) fn register(&mut self, arn: &str, instance_id: &str) {
+    pub(crate) fn register(&mut self, arn: &str, instance_id: &InstanceId) {
         if let Some(group) = self.groups.get_mut(arn) {
             group.register(instance_id, group.port);
         }
     }
 
     /// Deregisters one instance from every port, as Auto Scaling does.
-    pub(crate) fn deregister(&mut self, arn: &str, instance_id: &str, now: Timestamp) {
+    pub(crate) fn deregister(&mut self, arn: &str, instance_id: &InstanceId, now: Timestamp) {
         let in_use = self.used_groups().contains(arn);
         if let Some(group) = self.groups.get_mut(arn) {
             group.deregister(instance_id, None, in_use, now);
@@ -84,7 +85,7 @@ impl State {
     pub(crate) fn health(
         &self,
         arn: &str,
-        instance_id: &str,
+        instance_id: &InstanceId,
         ec2: &dyn Ec2View,
         now: Timestamp,
     ) -> Option<&'static str> {

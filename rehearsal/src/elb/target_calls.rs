@@ -3,11 +3,12 @@
 use super::call::{Call, need, number};
 use super::ec2_view::InstanceState;
 use super::targets::Health;
+use crate::ids::{Id as _, InstanceId};
 use crate::wire::{ApiError, Params, Xml};
 
 /// A target as a request names it.
 struct Named {
-    id: String,
+    id: InstanceId,
     port: Option<u16>,
 }
 
@@ -17,7 +18,7 @@ fn named(params: &Params) -> Result<Vec<Named>, ApiError> {
         .iter()
         .map(|target| {
             Ok(Named {
-                id: need(target, "Id")?.to_owned(),
+                id: InstanceId::unchecked(need(target, "Id")?),
                 port: number(target, "Port", 1, u16::MAX)?,
             })
         })
@@ -86,7 +87,7 @@ pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let in_use = call.state.used_groups().contains(&arn);
     let (ec2, now) = (&*call.ec2, call.now);
     let group = &*super::group_calls::find(call.state, &arn)?;
-    let found: Vec<(String, u16, Health)> = if asked.is_empty() {
+    let found: Vec<(InstanceId, u16, Health)> = if asked.is_empty() {
         group
             .targets
             .iter()

@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::ec2_view::{Ec2View, InstanceState};
 use super::groups::TargetGroup;
 use crate::balancer_source::CheckOutcome;
+use crate::ids::InstanceId;
 
 /// One registration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Target {
     /// The instance.
-    pub(super) id: String,
+    pub(super) id: InstanceId,
     /// The port on which it receives requests.
     pub(super) port: u16,
     /// Its state according to health checks.
@@ -122,9 +123,9 @@ impl Health {
 
 impl Target {
     /// A target registered just now.
-    pub(super) fn new(id: &str, port: u16) -> Self {
+    pub(super) fn new(id: &InstanceId, port: u16) -> Self {
         Self {
-            id: id.to_owned(),
+            id: id.clone(),
             port,
             verdict: Verdict::Registering,
             passes: 0,
@@ -180,18 +181,18 @@ impl Target {
 
 impl TargetGroup {
     /// The registration of an instance on a port.
-    pub(super) fn target(&self, id: &str, port: u16) -> Option<&Target> {
+    pub(super) fn target(&self, id: &InstanceId, port: u16) -> Option<&Target> {
         self.targets
             .iter()
-            .find(|target| target.id == id && target.port == port)
+            .find(|target| target.id == *id && target.port == port)
     }
 
     /// Registers a target; a draining one starts as new, a registered one is not changed.
-    pub(super) fn register(&mut self, id: &str, port: u16) {
+    pub(super) fn register(&mut self, id: &InstanceId, port: u16) {
         let fresh = Target::new(id, port);
         let place = self
             .targets
-            .first_where(|target| target.id == id && target.port == port);
+            .first_where(|target| target.id == *id && target.port == port);
         match place {
             Some(place) if self.targets[place].is_draining() => self.targets.put(place, fresh),
             Some(_) => {}
@@ -201,9 +202,15 @@ impl TargetGroup {
 
     /// Deregisters a target from one port, or from all: it drains if requests may be in flight, and is removed at once
     /// if no listener forwards to the group.
-    pub(super) fn deregister(&mut self, id: &str, port: Option<u16>, in_use: bool, now: Timestamp) {
+    pub(super) fn deregister(
+        &mut self,
+        id: &InstanceId,
+        port: Option<u16>,
+        in_use: bool,
+        now: Timestamp,
+    ) {
         let named =
-            |target: &Target| target.id == id && port.is_none_or(|port| port == target.port);
+            |target: &Target| target.id == *id && port.is_none_or(|port| port == target.port);
         if !in_use || self.delay == 0 {
             self.targets.remove_where(named);
         }

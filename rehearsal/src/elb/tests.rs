@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Ec2View, InstanceState, InstanceView, State, handle, tick};
 use crate::balancer_source::CheckOutcome::{self, Pass, Refused, Timeout, WrongStatus};
+use crate::ids::InstanceId;
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params};
 
@@ -17,8 +18,8 @@ struct Grounds {
 }
 
 impl Ec2View for Grounds {
-    fn instance_view(&self, id: &str) -> Option<InstanceView> {
-        self.machines.get(id).map(|state| InstanceView {
+    fn instance_view(&self, id: &InstanceId) -> Option<InstanceView> {
+        self.machines.get(id.as_str()).map(|state| InstanceView {
             address: Ipv4Addr::new(127, 64, 0, 9),
             state: *state,
         })
@@ -176,9 +177,9 @@ fn health_checks_are_counted_to_the_thresholds() {
     ];
     for (what, outcomes, expected) in table {
         let (mut bench, group) = Bench::served();
-        bench.state.register(&group, "i-1");
+        bench.state.register(&group, &"i-1".into());
         for outcome in outcomes {
-            bench.state.report(&group, "i-1", *outcome);
+            bench.state.report(&group, &"i-1".into(), *outcome);
         }
         assert_eq!(bench.health(&group), expected, "{what}");
     }
@@ -187,26 +188,30 @@ fn health_checks_are_counted_to_the_thresholds() {
 #[test]
 fn a_target_drains_for_the_delay_and_is_removed() {
     let (mut bench, group) = Bench::served();
-    bench.state.register(&group, "i-1");
-    bench.state.report(&group, "i-1", Pass);
+    bench.state.register(&group, &"i-1".into());
+    bench.state.report(&group, &"i-1".into(), Pass);
     assert_eq!(bench.in_rotation(), [true]);
-    bench.state.deregister(&group, "i-1", bench.now);
+    bench.state.deregister(&group, &"i-1".into(), bench.now);
     assert_eq!(
         bench.health(&group),
         "draining Target.DeregistrationInProgress"
     );
     assert_eq!(bench.in_rotation(), [false]);
     // Checks still on their way change nothing.
-    bench.state.report(&group, "i-1", Pass);
+    bench.state.report(&group, &"i-1".into(), Pass);
     bench.pass(29);
-    bench.state.deregister(&group, "i-1", bench.now);
+    bench.state.deregister(&group, &"i-1".into(), bench.now);
     assert_eq!(
-        bench.state.health(&group, "i-1", &bench.grounds, bench.now),
+        bench
+            .state
+            .health(&group, &"i-1".into(), &bench.grounds, bench.now),
         Some("draining")
     );
     bench.now += SignedDuration::from_secs(1);
     assert_eq!(
-        bench.state.health(&group, "i-1", &bench.grounds, bench.now),
+        bench
+            .state
+            .health(&group, &"i-1".into(), &bench.grounds, bench.now),
         None
     );
     assert_eq!(bench.health(&group), "unused Target.NotRegistered");
@@ -215,13 +220,13 @@ fn a_target_drains_for_the_delay_and_is_removed() {
 #[test]
 fn a_draining_target_registered_again_starts_anew() {
     let (mut bench, group) = Bench::served();
-    bench.state.register(&group, "i-1");
-    bench.state.report(&group, "i-1", Pass);
+    bench.state.register(&group, &"i-1".into());
+    bench.state.report(&group, &"i-1".into(), Pass);
     // Registering twice changes nothing.
-    bench.state.register(&group, "i-1");
+    bench.state.register(&group, &"i-1".into());
     assert_eq!(bench.health(&group), "healthy");
-    bench.state.deregister(&group, "i-1", bench.now);
-    bench.state.register(&group, "i-1");
+    bench.state.deregister(&group, &"i-1".into(), bench.now);
+    bench.state.register(&group, &"i-1".into());
     assert_eq!(bench.health(&group), "initial Elb.RegistrationInProgress");
 }
 
@@ -229,7 +234,7 @@ fn a_draining_target_registered_again_starts_anew() {
 fn without_a_listener_targets_are_unused_and_do_not_drain() {
     let mut bench = Bench::new();
     let group = bench.group("shop");
-    bench.state.register(&group, "i-1");
+    bench.state.register(&group, &"i-1".into());
     assert_eq!(bench.health(&group), "unused Target.NotInUse");
     assert!(
         bench
@@ -237,15 +242,15 @@ fn without_a_listener_targets_are_unused_and_do_not_drain() {
             .checked_groups(&bench.grounds, bench.now)
             .is_empty()
     );
-    bench.state.deregister(&group, "i-1", bench.now);
+    bench.state.deregister(&group, &"i-1".into(), bench.now);
     assert_eq!(bench.health(&group), "unused Target.NotRegistered");
 }
 
 #[test]
 fn stopped_and_terminated_instances_change_target_health() {
     let (mut bench, group) = Bench::served();
-    bench.state.register(&group, "i-1");
-    bench.state.report(&group, "i-1", Pass);
+    bench.state.register(&group, &"i-1".into());
+    bench.state.report(&group, &"i-1".into(), Pass);
     bench
         .grounds
         .machines
@@ -279,13 +284,13 @@ fn a_group_of_unhealthy_targets_fails_open() {
         .machines
         .insert("i-2".to_owned(), InstanceState::Running);
     for id in ["i-1", "i-2"] {
-        bench.state.register(&group, id);
-        bench.state.report(&group, id, Timeout);
-        bench.state.report(&group, id, Timeout);
+        bench.state.register(&group, &id.into());
+        bench.state.report(&group, &id.into(), Timeout);
+        bench.state.report(&group, &id.into(), Timeout);
     }
     assert_eq!(bench.in_rotation(), [true, true]);
     for _ in 0..3 {
-        bench.state.report(&group, "i-2", Pass);
+        bench.state.report(&group, &"i-2".into(), Pass);
     }
     assert_eq!(bench.in_rotation(), [false, true]);
 }

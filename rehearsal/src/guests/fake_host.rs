@@ -5,11 +5,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::accelerator::{Accelerator, Choice};
 use super::{Failure, Firmware, Guest, GuestSpec, GuestState, VmHost};
+use crate::ids::InstanceId;
 
 /// Guests that react at once.
 #[derive(Debug)]
 pub(crate) struct FakeHost {
-    guests: Mutex<BTreeMap<String, (Guest, GuestSpec)>>,
+    guests: Mutex<BTreeMap<InstanceId, (Guest, GuestSpec)>>,
     /// The host's accelerator.
     pub(crate) accelerator: Accelerator,
     notes: Mutex<Vec<String>>,
@@ -38,27 +39,27 @@ impl FakeHost {
     }
 
     /// Whether the guest's specification asked for emulation.
-    pub(crate) fn is_emulated(&self, id: &str) -> bool {
+    pub(crate) fn is_emulated(&self, id: &InstanceId) -> bool {
         self.guests()[id].1.emulated
     }
 
     /// The firmware that booted the guest.
-    pub(crate) fn firmware(&self, id: &str) -> Firmware {
+    pub(crate) fn firmware(&self, id: &InstanceId) -> Firmware {
         self.guests()[id].1.firmware
     }
 
     /// Makes a running guest fail, or recover.
-    pub(crate) fn fail(&self, id: &str, failure: Option<Failure>) {
+    pub(crate) fn fail(&self, id: &InstanceId, failure: Option<Failure>) {
         if let Some((guest, _)) = self.guests().get_mut(id) {
             guest.failure = failure;
         }
     }
 
-    fn guests(&self) -> MutexGuard<'_, BTreeMap<String, (Guest, GuestSpec)>> {
+    fn guests(&self) -> MutexGuard<'_, BTreeMap<InstanceId, (Guest, GuestSpec)>> {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end(&self, id: &str, state: GuestState) {
+    fn end(&self, id: &InstanceId, state: GuestState) {
         if let Some((guest, _)) = self.guests().get_mut(id) {
             guest.state = state;
         }
@@ -76,15 +77,15 @@ impl VmHost for FakeHost {
         Ok(())
     }
 
-    fn power_off(&self, id: &str) {
+    fn power_off(&self, id: &InstanceId) {
         self.end(id, GuestState::PoweredOff);
     }
 
-    fn kill(&self, id: &str) {
+    fn kill(&self, id: &InstanceId) {
         self.end(id, GuestState::Dead);
     }
 
-    fn guest(&self, id: &str) -> Guest {
+    fn guest(&self, id: &InstanceId) -> Guest {
         let guests = self.guests();
         guests
             .get(id)
@@ -92,7 +93,7 @@ impl VmHost for FakeHost {
             .unwrap_or_default()
     }
 
-    fn resume(&self, id: &str) {
+    fn resume(&self, id: &InstanceId) {
         self.fail(id, None);
     }
 
@@ -103,20 +104,20 @@ impl VmHost for FakeHost {
         })
     }
 
-    fn append_to_console(&self, id: &str, line: &str) {
+    fn append_to_console(&self, id: &InstanceId, line: &str) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         notes.push(format!("{id} {line}"));
     }
 
-    fn console(&self, _id: &str) -> Vec<u8> {
+    fn console(&self, _id: &InstanceId) -> Vec<u8> {
         Vec::new()
     }
 
-    fn forget(&self, id: &str) {
+    fn forget(&self, id: &InstanceId) {
         self.guests().remove(id);
     }
 
-    fn pid(&self, _id: &str) -> Option<u32> {
+    fn pid(&self, _id: &InstanceId) -> Option<u32> {
         None
     }
 }

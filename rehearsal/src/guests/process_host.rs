@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use super::accelerator::Choice;
 use super::spawner::{SpawnRequest, Spawner};
 use super::{Failure, Guest as Observed, GuestSpec, GuestState, VmHost};
+use crate::ids::InstanceId;
 use crate::imds::Serving;
 
 /// How long a guest may take to power off. EC2 allows some minutes; a guest under emulation that is still booting
@@ -95,7 +96,7 @@ pub(super) struct ProcessHost<M> {
     kind: Arc<M>,
     folder: PathBuf,
     spawner: Spawner,
-    guests: Mutex<BTreeMap<String, Guest>>,
+    guests: Mutex<BTreeMap<InstanceId, Guest>>,
 }
 
 struct Guest {
@@ -133,15 +134,15 @@ impl<M: GuestKind + 'static> ProcessHost<M> {
         })
     }
 
-    fn place(&self, id: &str) -> PathBuf {
-        self.folder.join(id)
+    fn place(&self, id: &InstanceId) -> PathBuf {
+        self.folder.join(id.as_str())
     }
 
-    fn guests(&self) -> MutexGuard<'_, BTreeMap<String, Guest>> {
+    fn guests(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Guest>> {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn process(&self, id: &str) -> Option<Arc<GuestProcess>> {
+    fn process(&self, id: &InstanceId) -> Option<Arc<GuestProcess>> {
         self.guests()
             .get(id)
             .map(|guest| Arc::clone(&guest.process))
@@ -192,19 +193,19 @@ impl<M: GuestKind + 'static> VmHost for ProcessHost<M> {
         Ok(())
     }
 
-    fn power_off(&self, id: &str) {
+    fn power_off(&self, id: &InstanceId) {
         if let Some(process) = self.process(id) {
             process.power_off();
         }
     }
 
-    fn kill(&self, id: &str) {
+    fn kill(&self, id: &InstanceId) {
         if let Some(process) = self.process(id) {
             process.kill();
         }
     }
 
-    fn guest(&self, id: &str) -> Observed {
+    fn guest(&self, id: &InstanceId) -> Observed {
         self.process(id).map_or_else(Observed::default, |process| {
             let now = process.now();
             Observed {
@@ -214,7 +215,7 @@ impl<M: GuestKind + 'static> VmHost for ProcessHost<M> {
         })
     }
 
-    fn resume(&self, id: &str) {
+    fn resume(&self, id: &InstanceId) {
         if let Some(process) = self.process(id) {
             process.press(Button::Continue);
         }
@@ -224,11 +225,11 @@ impl<M: GuestKind + 'static> VmHost for ProcessHost<M> {
         self.kind.choice().cloned()
     }
 
-    fn console(&self, id: &str) -> Vec<u8> {
+    fn console(&self, id: &InstanceId) -> Vec<u8> {
         tail(&self.place(id).join(CONSOLE)).unwrap_or_default()
     }
 
-    fn append_to_console(&self, id: &str, line: &str) {
+    fn append_to_console(&self, id: &InstanceId, line: &str) {
         let append = || -> std::io::Result<()> {
             let mut options = File::options();
             let mut console = options.append(true).open(self.place(id).join(CONSOLE))?;
@@ -236,11 +237,11 @@ impl<M: GuestKind + 'static> VmHost for ProcessHost<M> {
             console.write_all(format!("\r\n[rehearsal] {line}\r\n").as_bytes())
         };
         if let Err(error) = append() {
-            tracing::debug!(id, %error, "a line could not be added to a console");
+            tracing::debug!(%id, %error, "a line could not be added to a console");
         }
     }
 
-    fn forget(&self, id: &str) {
+    fn forget(&self, id: &InstanceId) {
         if self.state(id) == GuestState::Running {
             return;
         }
@@ -249,7 +250,7 @@ impl<M: GuestKind + 'static> VmHost for ProcessHost<M> {
         let _ = fs::remove_dir_all(self.place(id));
     }
 
-    fn pid(&self, id: &str) -> Option<u32> {
+    fn pid(&self, id: &InstanceId) -> Option<u32> {
         let pid = self.process(id)?.now().pid?;
         u32::try_from(pid.as_raw_nonzero().get()).ok()
     }

@@ -78,7 +78,7 @@ impl GuestKind for Puppets {
                 format!("http://127.0.0.1:{}", facts.endpoint_port),
             ),
             ("AWS_REGION", facts.region),
-            ("REHEARSAL_INSTANCE_ID", guest.id.clone()),
+            ("REHEARSAL_INSTANCE_ID", guest.id.to_string()),
             ("REHEARSAL_IMAGE_ID", guest.image_id.clone()),
             ("REHEARSAL_ADDRESS", guest.address.to_string()),
         ];

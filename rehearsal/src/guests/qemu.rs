@@ -132,7 +132,7 @@ impl Qemu {
             arguments.push(flag.into());
             arguments.push(value.into());
         };
-        add("-name", guest.id.clone());
+        add("-name", guest.id.to_string());
         add("-smp", accelerator.vcpus(guest.vcpus).to_string());
         add("-m", guest.memory_mib.to_string());
         // Linux reports kernel panics to this device.

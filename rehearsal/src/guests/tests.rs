@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::ids::InstanceId;
 use crate::imds_source::ImdsFacts;
 
 /// Far longer than a shell takes; only a broken test meets it.
@@ -13,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 struct OnlyOne;
 
 impl ImdsSource for OnlyOne {
-    fn facts(&self, instance_id: &str) -> Option<ImdsFacts> {
+    fn facts(&self, instance_id: &InstanceId) -> Option<ImdsFacts> {
         Some(ImdsFacts {
             instance_id: instance_id.to_owned(),
             image_id: "ami-1".to_owned(),
@@ -53,7 +54,7 @@ fn fixture(script: &str, test: u8) -> (tempfile::TempDir, Arc<dyn VmHost>, Guest
     };
     let host = open(&kind, folder.path(), Arc::new(OnlyOne)).unwrap();
     let guest = GuestSpec {
-        id: "i-1".to_owned(),
+        id: "i-1".into(),
         address: address(test),
         ports: Vec::new(),
         vcpus: 1,
@@ -76,7 +77,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn output(host: &Arc<dyn VmHost>) -> String {
-    String::from_utf8_lossy(&host.console("i-1")).into_owned()
+    String::from_utf8_lossy(&host.console(&"i-1".into())).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,7 +86,7 @@ async fn a_puppet_gets_its_identity_and_powers_off_on_request() {
 echo "$REHEARSAL_INSTANCE_ID $REHEARSAL_IMAGE_ID $REHEARSAL_ADDRESS $AWS_ENDPOINT_URL key=$AWS_ACCESS_KEY_ID"
 tail -f /dev/null & wait"#;
     let (_folder, host, guest) = fixture(script, 0);
-    assert_eq!(host.state("i-1"), GuestState::Absent);
+    assert_eq!(host.state(&"i-1".into()), GuestState::Absent);
     host.start(&guest).unwrap();
     until("the puppet speaks", || output(&host).contains('\n')).await;
     let address = guest.address;
@@ -93,30 +94,33 @@ tail -f /dev/null & wait"#;
         output(&host),
         format!("i-1 ami-1 {address} http://127.0.0.1:4800 key=\n")
     );
-    assert_eq!(host.state("i-1"), GuestState::Running);
-    assert!(host.pid("i-1").is_some());
-    host.forget("i-1");
+    assert_eq!(host.state(&"i-1".into()), GuestState::Running);
+    assert!(host.pid(&"i-1".into()).is_some());
+    host.forget(&"i-1".into());
     assert_eq!(
-        host.state("i-1"),
+        host.state(&"i-1".into()),
         GuestState::Running,
         "a running guest is not forgotten"
     );
-    host.power_off("i-1");
+    host.power_off(&"i-1".into());
     until("it powers off", || {
-        host.state("i-1") == GuestState::PoweredOff
+        host.state(&"i-1".into()) == GuestState::PoweredOff
     })
     .await;
     assert!(output(&host).ends_with("bye\n"));
-    assert!(host.pid("i-1").is_none());
+    assert!(host.pid(&"i-1".into()).is_none());
     host.start(&guest).unwrap();
     until("it starts again", || {
         output(&host).matches("ami-1").count() == 2
     })
     .await;
-    host.kill("i-1");
-    until("it is killed", || host.state("i-1") == GuestState::Dead).await;
-    host.forget("i-1");
-    assert_eq!(host.state("i-1"), GuestState::Absent);
+    host.kill(&"i-1".into());
+    until("it is killed", || {
+        host.state(&"i-1".into()) == GuestState::Dead
+    })
+    .await;
+    host.forget(&"i-1".into());
+    assert_eq!(host.state(&"i-1".into()), GuestState::Absent);
     assert!(output(&host).is_empty());
 }
 
@@ -128,8 +132,8 @@ async fn a_puppet_that_fails_is_dead_and_one_that_ends_is_off() {
     ] {
         let (_folder, host, guest) = fixture(script, test);
         host.start(&guest).unwrap();
-        until(script, || host.state("i-1") != GuestState::Running).await;
-        assert_eq!(host.state("i-1"), becomes, "{script}");
+        until(script, || host.state(&"i-1".into()) != GuestState::Running).await;
+        assert_eq!(host.state(&"i-1".into()), becomes, "{script}");
     }
 }
 
@@ -138,7 +142,10 @@ async fn a_missing_program_ends_the_guest_without_a_hang() {
     let (folder, host, guest) = fixture("exit 0", 3);
     std::fs::remove_file(folder.path().join("puppet")).unwrap();
     host.start(&guest).unwrap();
-    until("setpriv gives up", || host.state("i-1") == GuestState::Dead).await;
+    until("setpriv gives up", || {
+        host.state(&"i-1".into()) == GuestState::Dead
+    })
+    .await;
     assert!(output(&host).contains("No such file"), "{}", output(&host));
 }
 
@@ -156,5 +163,5 @@ sleep infinity & exit 0"#;
     std::thread::spawn(move || ends.send(std::fs::read(held)));
     let read = ended.recv_timeout(PATIENCE).expect("the sleeper ends");
     assert!(read.unwrap().is_empty());
-    assert_eq!(host.state("i-1"), GuestState::PoweredOff);
+    assert_eq!(host.state(&"i-1".into()), GuestState::PoweredOff);
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::accelerator::Choice;
 use super::failure::Failure;
+use crate::ids::InstanceId;
 
 /// What boots a guest's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub(crate) enum Firmware {
 #[derive(Clone, Debug)]
 pub(crate) struct GuestSpec {
     /// The instance id; also names the guest's folder.
-    pub(crate) id: String,
+    pub(crate) id: InstanceId,
     /// The guest's address in 127.0.0.0/8, in place of its private IP.
     pub(crate) address: Ipv4Addr,
     /// Ports of the guest that are forwarded to `address` (22, the service's, …).
@@ -71,25 +72,25 @@ pub(crate) trait VmHost: Send + Sync {
     /// When the process cannot be started; the message names the program and a fix.
     fn start(&self, guest: &GuestSpec) -> anyhow::Result<()>;
     /// Powers the guest off; a guest that ignores this for the grace period is killed.
-    fn power_off(&self, id: &str);
+    fn power_off(&self, id: &InstanceId);
     /// Kills the guest.
-    fn kill(&self, id: &str);
+    fn kill(&self, id: &InstanceId);
     /// The guest as it is now.
-    fn guest(&self, id: &str) -> Guest;
+    fn guest(&self, id: &InstanceId) -> Guest;
     /// Its state.
-    fn state(&self, id: &str) -> GuestState {
+    fn state(&self, id: &InstanceId) -> GuestState {
         self.guest(id).state
     }
     /// Resumes a guest that the host stopped.
-    fn resume(&self, id: &str);
+    fn resume(&self, id: &InstanceId);
     /// The accelerator of guests; `None` for puppets.
     fn choice(&self) -> Option<Choice>;
     /// Appends a line to the guest's serial console output.
-    fn append_to_console(&self, id: &str, line: &str);
+    fn append_to_console(&self, id: &InstanceId, line: &str);
     /// The output of its serial console, the last 64 KiB.
-    fn console(&self, id: &str) -> Vec<u8>;
+    fn console(&self, id: &InstanceId) -> Vec<u8>;
     /// Removes the files of a guest that is not running.
-    fn forget(&self, id: &str);
+    fn forget(&self, id: &InstanceId);
     /// The pid of the guest's process, for operators and for tests that kill it.
-    fn pid(&self, id: &str) -> Option<u32>;
+    fn pid(&self, id: &InstanceId) -> Option<u32>;
 }

@@ -1,21 +1,22 @@
 //! The router, as a table.
 
 use super::*;
+use crate::ids::InstanceId;
 use crate::imds_source::Notices;
 
 struct Fixed(Option<ImdsFacts>);
 
 impl ImdsSource for Fixed {
-    fn facts(&self, instance_id: &str) -> Option<ImdsFacts> {
+    fn facts(&self, instance_id: &InstanceId) -> Option<ImdsFacts> {
         self.0
             .clone()
-            .filter(|facts| facts.instance_id == instance_id)
+            .filter(|facts| facts.instance_id == *instance_id)
     }
 }
 
 fn facts() -> ImdsFacts {
     ImdsFacts {
-        instance_id: "i-1".to_owned(),
+        instance_id: "i-1".into(),
         image_id: "ami-1".to_owned(),
         instance_type: "t3.micro".to_owned(),
         region: "us-east-1".to_owned(),
@@ -241,7 +242,7 @@ fn token_requests_that_are_refused() {
 
 #[test]
 fn a_terminated_instance_gets_no_metadata() {
-    let imds = Imds::new(Arc::new(Fixed(None)), "i-1");
+    let imds = Imds::new(Arc::new(Fixed(None)), &"i-1".into());
     assert_eq!(got(&imds, "/latest/meta-data/ami-id"), Err(404));
 }
 
@@ -255,7 +256,7 @@ async fn it_is_served_on_a_unix_socket_until_dropped() {
     let path = folder.path().join("deep/imds.sock");
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, "left behind by a killed daemon").unwrap();
-    let serving = serve_unix(&path, Arc::new(Fixed(Some(facts()))), "i-1").unwrap();
+    let serving = serve_unix(&path, Arc::new(Fixed(Some(facts()))), &"i-1".into()).unwrap();
     let mut stream = UnixStream::connect(&path).await.unwrap();
     stream
         .write_all(b"GET /latest/meta-data/ami-id HTTP/1.0\r\n\r\n")

@@ -208,7 +208,7 @@ impl Bench {
     }
 
     fn root(&self, id: &str) -> String {
-        self.ec2(|ec2| ec2.volumes_of(id).next().unwrap().0.id.clone())
+        self.ec2(|ec2| ec2.volumes_of(&id.into()).next().unwrap().0.id.clone())
     }
 
     /// DescribeInstanceStatus: the summaries of system and instance, and the event's description.
@@ -251,7 +251,10 @@ async fn an_instance_passes_its_states_and_its_disk_is_deleted() {
     assert_eq!(bench.phase(&id), Phase::Stopping);
     bench.settle().await;
     assert_eq!(bench.phase(&id), Phase::Stopped);
-    assert_eq!(bench.host.state(&id), GuestState::PoweredOff);
+    assert_eq!(
+        bench.host.state(&id.as_str().into()),
+        GuestState::PoweredOff
+    );
     bench.to("Start", &id);
     bench.settle().await;
     assert_eq!(bench.phase(&id), Phase::Running);
@@ -270,7 +273,7 @@ async fn an_instance_passes_its_states_and_its_disk_is_deleted() {
         .unwrap();
     bench.settle().await;
     assert!(bench.ec2(|ec2| ec2.instances.is_empty() && ec2.discarded.is_empty()));
-    assert_eq!(bench.host.state(&id), GuestState::Absent);
+    assert_eq!(bench.host.state(&id.as_str().into()), GuestState::Absent);
 }
 
 #[tokio::test]
@@ -302,7 +305,7 @@ async fn a_guest_is_booted_by_the_firmware_that_its_instance_shows() {
             false => format!("{form}&ImageId={base}"),
         });
         bench.settle().await;
-        assert_eq!(bench.host.firmware(&id), firmware, "{form}");
+        assert_eq!(bench.host.firmware(&id.as_str().into()), firmware, "{form}");
         let described = bench
             .call(&format!("Action=DescribeInstances&InstanceId.1={id}"))
             .unwrap();
@@ -344,7 +347,7 @@ async fn a_type_without_uefi_boots_no_disk_that_only_uefi_boots() {
     bench.to("Start", &new);
     bench.settle().await;
     assert_eq!(bench.phase(&new), Phase::Running);
-    assert_eq!(bench.host.firmware(&new), Firmware::Bios);
+    assert_eq!(bench.host.firmware(&new.as_str().into()), Firmware::Bios);
 
     // An image that demands UEFI keeps its instances on types that have it.
     let demands = |state: &mut crate::cloud::State, id: &str| {
@@ -366,9 +369,9 @@ async fn a_machine_that_ends_stops_or_terminates_its_instance() {
     let terminates = bench.run("&InstanceInitiatedShutdownBehavior=terminate");
     let dies = bench.run("");
     bench.settle().await;
-    bench.host.power_off(&stops);
-    bench.host.power_off(&terminates);
-    bench.host.kill(&dies);
+    bench.host.power_off(&stops.as_str().into());
+    bench.host.power_off(&terminates.as_str().into());
+    bench.host.kill(&dies.as_str().into());
     bench.settle().await;
     let own = Some("Client.InstanceInitiatedShutdown".to_owned());
     assert_eq!(
@@ -392,7 +395,7 @@ async fn a_spot_shutdown_terminates_and_metadata_shows_spot() {
     let plain = bench.run("");
     bench.settle().await;
     let metadata = Metadata::new(Arc::clone(&bench.cloud), 4800);
-    let is_spot = |id: &str| metadata.facts(id).unwrap().spot;
+    let is_spot = |id: &str| metadata.facts(&id.into()).unwrap().spot;
     assert!(is_spot(&spot) && !is_spot(&plain));
     let requests = || {
         let all = "Action=DescribeSpotInstanceRequests";
@@ -403,8 +406,8 @@ async fn a_spot_shutdown_terminates_and_metadata_shows_spot() {
         "{}",
         requests()
     );
-    bench.host.power_off(&spot);
-    bench.host.power_off(&plain);
+    bench.host.power_off(&spot.as_str().into());
+    bench.host.power_off(&plain.as_str().into());
     bench.settle().await;
     let ended = (bench.phase(&spot), bench.phase(&plain));
     assert_eq!(ended, (Phase::Terminated, Phase::Stopped));
@@ -437,18 +440,18 @@ async fn an_image_of_a_running_instance_is_copied_while_it_is_off() {
     bench.settle().await;
     assert_eq!(state(&bench), "available");
     assert_eq!(bench.phase(&id), Phase::Running);
-    assert_eq!(bench.host.state(&id), GuestState::Running);
-    assert!(!bench.ec2(|ec2| ec2.instances[&id].reboots));
+    assert_eq!(bench.host.state(&id.as_str().into()), GuestState::Running);
+    assert!(!bench.ec2(|ec2| ec2.instances[id.as_str()].reboots));
 
     // A machine that is off at the next step is not started before the copy is made.
     let answer = bench
         .call(&format!("Action=CreateImage&InstanceId={id}&Name=next"))
         .unwrap();
     let next = between(&answer, "<imageId>", "</imageId>");
-    bench.host.power_off(&id);
+    bench.host.power_off(&id.as_str().into());
     bench.settle().await;
     assert_eq!(bench.ec2(|ec2| ec2.images[&next].state.name()), "available");
-    assert_eq!(bench.host.state(&id), GuestState::Running);
+    assert_eq!(bench.host.state(&id.as_str().into()), GuestState::Running);
 
     let snapshot = bench.ec2(|ec2| ec2.images[&image].snapshots().next().unwrap().to_owned());
     let delete = format!("Action=DeleteSnapshot&SnapshotId={snapshot}");
@@ -498,7 +501,10 @@ async fn a_copy_of_an_image_has_a_disk_of_its_own() {
     let id = bench.run(&format!("&ImageId={second}"));
     bench.settle().await;
     assert_eq!(bench.phase(&id), Phase::Running);
-    assert!(bench.ec2(|ec2| ec2.volumes_of(&id).all(|(volume, _)| volume.key.is_some())));
+    assert!(bench.ec2(|ec2| {
+        ec2.volumes_of(&id.as_str().into())
+            .all(|(volume, _)| volume.key.is_some())
+    }));
 }
 
 #[tokio::test]
@@ -547,7 +553,7 @@ async fn a_kept_interface_outlives_instance_and_restart() {
     let goes = bench.run("");
     bench.settle().await;
     let (subnet, address) = bench.ec2(|ec2| {
-        let instance = &ec2.instances[&stays];
+        let instance = &ec2.instances[stays.as_str()];
         (instance.subnet.clone(), instance.address)
     });
     let free = |bench: &Bench| {
@@ -586,14 +592,20 @@ async fn running_instances_start_again_with_the_cloud() {
     bench.to("Stop", &stopped);
     bench.settle().await;
     bench.machines.end().await;
-    assert_eq!(bench.host.state(&runs), GuestState::PoweredOff);
+    assert_eq!(
+        bench.host.state(&runs.as_str().into()),
+        GuestState::PoweredOff
+    );
 
     let bench = bench.again();
-    assert_eq!(bench.host.state(&runs), GuestState::Absent);
+    assert_eq!(bench.host.state(&runs.as_str().into()), GuestState::Absent);
     bench.settle().await;
     assert_eq!(bench.phase(&runs), Phase::Running);
-    assert_eq!(bench.host.state(&runs), GuestState::Running);
-    assert_eq!(bench.host.state(&stopped), GuestState::Absent);
+    assert_eq!(bench.host.state(&runs.as_str().into()), GuestState::Running);
+    assert_eq!(
+        bench.host.state(&stopped.as_str().into()),
+        GuestState::Absent
+    );
 }
 
 #[tokio::test]
@@ -604,7 +616,7 @@ async fn a_failed_disk_creation_terminates_the_instance_with_a_reason() {
     let id = bench.run("");
     bench.settle().await;
     assert_eq!(bench.phase(&id), Phase::Terminated);
-    let message = bench.ec2(|ec2| ec2.instances[&id].reason.clone().unwrap().message);
+    let message = bench.ec2(|ec2| ec2.instances[id.as_str()].reason.clone().unwrap().message);
     assert!(message.contains(&snapshot), "{message}");
 }
 
@@ -624,7 +636,7 @@ async fn slow_boot_delays_the_start_of_a_machine() {
         bench.clock.advance(Duration::from_secs(later));
         bench.settle().await;
         assert_eq!(bench.phase(&id), phase);
-        assert_eq!(bench.host.state(&id), guest);
+        assert_eq!(bench.host.state(&id.as_str().into()), guest);
     }
 }
 
@@ -687,7 +699,7 @@ async fn a_failing_machine_is_emulated_once_or_shown() {
     let bench = Bench::new();
     let id = bench.run("");
     bench.settle().await;
-    let instance = bench.ec2(|ec2| ec2.instances[&id].clone());
+    let instance = bench.ec2(|ec2| ec2.instances[id.as_str()].clone());
     let now = Timestamp::UNIX_EPOCH;
     let emulate = |kind| Some(Action::Emulate(failure(kind)));
     let shown = |kind| Some(Action::Impaired(failure(kind)));
@@ -723,7 +735,7 @@ async fn an_impaired_machine_recovers_waits_or_is_killed() {
     let bench = Bench::new();
     let id = bench.run("");
     bench.settle().await;
-    let running = bench.ec2(|ec2| ec2.instances[&id].clone());
+    let running = bench.ec2(|ec2| ec2.instances[id.as_str()].clone());
     let at = |seconds| Timestamp::from_second(seconds).unwrap();
     let fault = |kind| Fault {
         failure: failure(kind),
@@ -798,17 +810,17 @@ async fn a_failed_accelerator_causes_one_restart_under_emulation() {
     let bench = Bench::under(Accelerator::Kvm);
     let (id, other) = (bench.run(""), bench.run(""));
     bench.settle().await;
-    assert!(!bench.host.is_emulated(&id));
+    assert!(!bench.host.is_emulated(&id.as_str().into()));
     assert_eq!(bench.checks(&id), ("ok".into(), "ok".into(), None));
 
     bench
         .host
-        .fail(&id, Some(failure(FailureKind::Accelerator)));
+        .fail(&id.as_str().into(), Some(failure(FailureKind::Accelerator)));
     bench.settle().await;
-    assert!(bench.host.is_emulated(&id));
-    assert!(!bench.host.is_emulated(&other));
+    assert!(bench.host.is_emulated(&id.as_str().into()));
+    assert!(!bench.host.is_emulated(&other.as_str().into()));
     assert_eq!(bench.phase(&id), Phase::Running);
-    assert_eq!(bench.host.state(&id), GuestState::Running);
+    assert_eq!(bench.host.state(&id.as_str().into()), GuestState::Running);
     let event = "[Completed] as the test says; started again under emulation";
     assert_eq!(
         bench.checks(&id),
@@ -820,7 +832,7 @@ async fn a_failed_accelerator_causes_one_restart_under_emulation() {
     // Under emulation it is not started again: it is shown as what it is, and still obeys.
     bench
         .host
-        .fail(&id, Some(failure(FailureKind::Accelerator)));
+        .fail(&id.as_str().into(), Some(failure(FailureKind::Accelerator)));
     bench.settle().await;
     let event = Some("as the test says".to_owned());
     assert_eq!(
@@ -833,7 +845,7 @@ async fn a_failed_accelerator_causes_one_restart_under_emulation() {
     // What failed it once would fail it again.
     bench.to("Start", &id);
     bench.settle().await;
-    assert!(bench.host.is_emulated(&id));
+    assert!(bench.host.is_emulated(&id.as_str().into()));
     assert_eq!(bench.checks(&id), ("ok".into(), "ok".into(), None));
 }
 
@@ -842,8 +854,12 @@ async fn panics_and_full_disks_fail_the_matching_status_checks() {
     let bench = Bench::new();
     let (panics, full) = (bench.run(""), bench.run(""));
     bench.settle().await;
-    bench.host.fail(&panics, Some(failure(FailureKind::Panic)));
-    bench.host.fail(&full, Some(failure(FailureKind::DiskFull)));
+    bench
+        .host
+        .fail(&panics.as_str().into(), Some(failure(FailureKind::Panic)));
+    bench
+        .host
+        .fail(&full.as_str().into(), Some(failure(FailureKind::DiskFull)));
     bench.settle().await;
     let text = Some("as the test says".to_owned());
     assert_eq!(

@@ -172,7 +172,8 @@ fn open_action<'a>(call: &'a mut Call<'_>) -> Result<&'a mut LifecycleAction, Ap
             && now < action.deadline
     };
     let place = group.members.first_where(|member| {
-        instance.as_ref().is_none_or(|id| *id == member.id) && member.actions.iter().any(wanted)
+        instance.as_ref().is_none_or(|id| member.id == id.as_str())
+            && member.actions.iter().any(wanted)
     });
     place
         .and_then(|place| group.members.get_mut(place))

@@ -7,6 +7,7 @@ use super::super::lifecycle::{self, Removal};
 use super::super::members::{Health, LifecycleState, Member};
 use super::call::{Call, flag, page};
 use super::shapes;
+use crate::ids::{Id as _, InstanceId};
 use crate::wire::{ApiError, Xml};
 
 pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
@@ -16,7 +17,7 @@ pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         .groups
         .values()
         .flat_map(|group| group.members.iter().map(|m| (group.name.as_str(), m)))
-        .filter(|(_, member)| ids.is_empty() || ids.contains(&member.id))
+        .filter(|(_, member)| ids.is_empty() || ids.iter().any(|id| member.id == id.as_str()))
         .collect();
     found.sort_by_key(|(_, member)| &member.id);
     let (found, next) = page(call.params, found, 50, 50)?;
@@ -33,16 +34,22 @@ pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     Ok(xml)
 }
 
-fn unknown(id: &str) -> ApiError {
+fn unknown(id: &InstanceId) -> ApiError {
     ApiError::validation(format!(
         "Instance Id not found - No managed instance found for instance ID: {id}"
     ))
 }
 
+/// The instances that the request names. One that is malformed is no member, as one that is unknown.
+fn named(call: &Call<'_>) -> Vec<InstanceId> {
+    let ids = call.params.strings("InstanceIds");
+    ids.into_iter().map(InstanceId::unchecked).collect()
+}
+
 /// The group of an instance, and its position in it.
 fn owner<'a>(
     call: &'a mut Call<'_>,
-    id: &str,
+    id: &InstanceId,
 ) -> Result<(&'a mut Group, usize, &'a mut dyn Environment), ApiError> {
     let groups = &mut call.state.groups;
     let found = groups
@@ -56,7 +63,7 @@ fn owner<'a>(
 }
 
 pub(super) fn set_health(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let id = call.need("InstanceId")?;
+    let id = InstanceId::unchecked(call.need("InstanceId")?);
     let health = match call.need("HealthStatus")?.as_str() {
         "Healthy" => Health::Healthy,
         "Unhealthy" => Health::Reported,
@@ -78,7 +85,7 @@ pub(super) fn set_health(call: &mut Call<'_>) -> Result<Xml, ApiError> {
 }
 
 /// The positions of the named instances in the group, which must all be members.
-fn positions(group: &Group, ids: &[String]) -> Result<Vec<usize>, ApiError> {
+fn positions(group: &Group, ids: &[InstanceId]) -> Result<Vec<usize>, ApiError> {
     ids.iter()
         .map(|id| {
             group.position(id).ok_or_else(|| {
@@ -106,7 +113,7 @@ fn must_be(group: &Group, positions: &[usize], wanted: &[LifecycleState]) -> Res
 }
 
 pub(super) fn set_protection(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let ids = call.params.strings("InstanceIds");
+    let ids = named(call);
     call.need("ProtectedFromScaleIn")?;
     let protected = flag(call.params, "ProtectedFromScaleIn")?.unwrap_or_default();
     let group = call.group()?;
@@ -147,7 +154,7 @@ pub(super) fn detach(call: &mut Call<'_>) -> Result<Xml, ApiError> {
 /// EnterStandby and DetachInstances: deregisters targets; the instances stay in EC2.
 fn step_aside(call: &mut Call<'_>, towards: LifecycleState) -> Result<Xml, ApiError> {
     let now = call.now;
-    let ids = call.params.strings("InstanceIds");
+    let ids = named(call);
     call.need("ShouldDecrementDesiredCapacity")?;
     let shrink = flag(call.params, "ShouldDecrementDesiredCapacity")?.unwrap_or_default();
     let (group, environment) = call.group_and_environment()?;
@@ -203,7 +210,7 @@ fn step_aside(call: &mut Call<'_>, towards: LifecycleState) -> Result<Xml, ApiEr
 
 pub(super) fn exit_standby(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let now = call.now;
-    let ids = call.params.strings("InstanceIds");
+    let ids = named(call);
     let (group, environment) = call.group_and_environment()?;
     let positions = positions(group, &ids)?;
     must_be(group, &positions, &[LifecycleState::Standby])?;
@@ -243,7 +250,7 @@ pub(super) fn exit_standby(call: &mut Call<'_>) -> Result<Xml, ApiError> {
 
 pub(super) fn terminate(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let now = call.now;
-    let id = call.need("InstanceId")?;
+    let id = InstanceId::unchecked(call.need("InstanceId")?);
     call.need("ShouldDecrementDesiredCapacity")?;
     let shrink = flag(call.params, "ShouldDecrementDesiredCapacity")?.unwrap_or_default();
     let (group, position, environment) = owner(call, &id)?;

@@ -9,6 +9,7 @@ use super::super::environment::{Environment, InstanceView, LaunchRequest, Place,
 use super::super::groups::Group;
 use super::super::members::{LifecycleState, Member};
 use super::super::{State, handle, tick};
+use crate::ids::InstanceId;
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params};
 
@@ -87,7 +88,7 @@ impl Environment for Memory {
         ))
     }
 
-    fn launch(&mut self, request: &LaunchRequest) -> Result<String, String> {
+    fn launch(&mut self, request: &LaunchRequest) -> Result<InstanceId, String> {
         let version: u64 = request
             .template
             .version
@@ -115,35 +116,38 @@ impl Environment for Memory {
             },
         );
         self.versions.insert(id.clone(), version);
-        Ok(id)
+        Ok(id.as_str().into())
     }
 
-    fn terminate(&mut self, instance_id: &str) {
-        if let Some(instance) = self.instances.get_mut(instance_id) {
+    fn terminate(&mut self, instance_id: &InstanceId) {
+        if let Some(instance) = self.instances.get_mut(instance_id.as_str()) {
             instance.state = "terminated".to_owned();
         }
     }
 
-    fn instance(&self, instance_id: &str) -> Option<InstanceView> {
-        self.instances.get(instance_id).cloned()
+    fn instance(&self, instance_id: &InstanceId) -> Option<InstanceView> {
+        self.instances.get(instance_id.as_str()).cloned()
     }
 
-    fn register_target(&mut self, arn: &str, id: &str) {
+    fn register_target(&mut self, arn: &str, id: &InstanceId) {
         self.registrations += 1;
-        let sick = self.versions.get(id).is_some_and(|v| self.sick.contains(v));
+        let sick = self
+            .versions
+            .get(id.as_str())
+            .is_some_and(|v| self.sick.contains(v));
         let health = if sick { "unhealthy" } else { "healthy" };
         self.targets
-            .insert((arn.to_owned(), id.to_owned()), health.to_owned());
+            .insert((arn.to_owned(), id.to_string()), health.to_owned());
     }
 
-    fn deregister_target(&mut self, arn: &str, id: &str) {
-        if let Some(state) = self.targets.get_mut(&(arn.to_owned(), id.to_owned())) {
+    fn deregister_target(&mut self, arn: &str, id: &InstanceId) {
+        if let Some(state) = self.targets.get_mut(&(arn.to_owned(), id.to_string())) {
             *state = "draining".to_owned();
         }
     }
 
-    fn target_health(&self, arn: &str, id: &str) -> Option<String> {
-        self.targets.get(&(arn.to_owned(), id.to_owned())).cloned()
+    fn target_health(&self, arn: &str, id: &InstanceId) -> Option<String> {
+        self.targets.get(&(arn.to_owned(), id.to_string())).cloned()
     }
 
     fn target_group_exists(&self, arn: &str) -> bool {
@@ -311,7 +315,7 @@ impl Bench {
                     .members
                     .iter()
                     .filter(|m| m.state == LifecycleState::PendingWait)
-                    .flat_map(|m| m.actions.iter().map(|a| (m.id.clone(), a.hook.clone())))
+                    .flat_map(|m| m.actions.iter().map(|a| (m.id.to_string(), a.hook.clone())))
                     .collect()
             })
             .unwrap_or_default();
@@ -409,7 +413,7 @@ impl Bench {
             .members
             .iter()
             .filter(|m| m.state.is_counted())
-            .map(|m| m.id.clone())
+            .map(|m| m.id.to_string())
             .collect()
     }
 }

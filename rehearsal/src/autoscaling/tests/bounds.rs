@@ -83,8 +83,8 @@ fn the_refresh_never_violates_its_bounds() {
                 let ids = bench.ids();
                 if let Some(id) = ids.get(usize::try_from(dice.roll(20)).expect("few")) {
                     let id = id.clone();
-                    let served =
-                        bench.members(|m| m.id == id && m.state == LifecycleState::InService);
+                    let served = bench
+                        .members(|m| m.id == id.as_str() && m.state == LifecycleState::InService);
                     excused += served;
                     bench
                         .environment

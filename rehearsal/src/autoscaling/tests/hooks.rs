@@ -41,7 +41,7 @@ fn continue_registers_targets_before_in_service() {
         "registered before its gate"
     );
     assert_eq!(
-        target_lifecycle_state(&bench.state, &id).as_deref(),
+        target_lifecycle_state(&bench.state, &id.as_str().into()).as_deref(),
         Some("InService")
     );
     complete(&mut bench, &id, "CONTINUE").expect("an open action");
@@ -199,7 +199,7 @@ fn a_heartbeat_restarts_the_timer() {
     assert_eq!(bench.of().members[0].state, LifecycleState::PendingWait);
     bench.run(1);
     assert!(
-        bench.of().member(&id).is_none(),
+        bench.of().member(&id.as_str().into()).is_none(),
         "still there after 90 minutes"
     );
     let late = bench
@@ -221,7 +221,10 @@ fn no_heartbeat_extends_beyond_a_hundred_times_the_timeout() {
     bench.run(19);
     assert_eq!(bench.of().members[0].state, LifecycleState::PendingWait);
     bench.run(1);
-    assert!(bench.of().member(&id).is_none(), "alive after 3000 s");
+    assert!(
+        bench.of().member(&id.as_str().into()).is_none(),
+        "alive after 3000 s"
+    );
 }
 
 #[test]
@@ -257,7 +260,7 @@ fn all_launch_hooks_open_at_once_and_one_abandon_suffices() {
         )
         .expect("open");
     bench.settle();
-    assert!(bench.of().member(&id).is_none());
+    assert!(bench.of().member(&id.as_str().into()).is_none());
 }
 
 /// Targets drain first, then the termination hook opens, then the instance is terminated.
@@ -284,7 +287,7 @@ fn a_removed_member_drains_then_waits_then_terminates() {
     bench.settle();
     assert_eq!(bench.of().members[0].state, LifecycleState::Terminating);
     assert_eq!(
-        target_lifecycle_state(&bench.state, &id).as_deref(),
+        target_lifecycle_state(&bench.state, &id.as_str().into()).as_deref(),
         Some("Terminated")
     );
     bench.run(5);
@@ -310,7 +313,10 @@ fn a_removed_member_drains_then_waits_then_terminates() {
     bench.settle();
     assert!(bench.of().members.is_empty());
     assert_eq!(bench.environment.instances[&id].state, "terminated");
-    assert_eq!(target_lifecycle_state(&bench.state, &id), None);
+    assert_eq!(
+        target_lifecycle_state(&bench.state, &id.as_str().into()),
+        None
+    );
     let last = bench
         .of()
         .activity_log
@@ -401,7 +407,7 @@ fn a_hook_can_be_changed_and_deleted() {
         .expect("there");
     bench.settle();
     assert!(
-        bench.of().member(&id).is_none(),
+        bench.of().member(&id.as_str().into()).is_none(),
         "its open action was not abandoned"
     );
     bench.run(6);

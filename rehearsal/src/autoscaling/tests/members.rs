@@ -176,12 +176,12 @@ fn an_instance_enters_and_exits_standby() {
         .remove(&(TARGETS.to_owned(), id.clone()));
     bench.settle();
     assert_eq!(
-        bench.of().member(&id).expect("stays").state,
+        bench.of().member(&id.as_str().into()).expect("stays").state,
         LifecycleState::Standby
     );
     assert_eq!((bench.of().desired, bench.of().counted()), (1, 1));
     assert_eq!(
-        target_lifecycle_state(&bench.state, &id).as_deref(),
+        target_lifecycle_state(&bench.state, &id.as_str().into()).as_deref(),
         Some("Standby")
     );
     bench

@@ -531,7 +531,7 @@ fn members_in_standby_are_waited_for_ignored_or_terminated() {
             .expect("start");
         assert_eq!(bench.finish(4000), end, "{choice}");
         assert_eq!(bench.in_service(2), 2, "{choice}");
-        assert_eq!(bench.members(|m| m.id == id), left, "{choice}");
+        assert_eq!(bench.members(|m| m.id == id.as_str()), left, "{choice}");
     }
 }
 

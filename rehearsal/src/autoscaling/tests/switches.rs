@@ -102,7 +102,7 @@ fn batches() {
                     "CompleteLifecycleAction",
                     &[
                         ("LifecycleHookName", "gate"),
-                        ("InstanceId", &waiting),
+                        ("InstanceId", waiting.as_str()),
                         ("LifecycleActionResult", "CONTINUE"),
                     ],
                 )
@@ -290,6 +290,6 @@ fn success_waits_for_leaving() {
             bench.environment.targets.remove(&target);
         }
         assert_eq!(bench.finish(5), RefreshStatus::Successful, "{value}");
-        assert_eq!(bench.members(|m| m.id == old), left, "{value}");
+        assert_eq!(bench.members(|m| m.id == old.as_str()), left, "{value}");
     }
 }

@@ -1,0 +1,155 @@
+//! Ids as types: parsed once where a request comes in, trusted by the state and the inner code.
+//!
+//! A type knows its prefix and EC2's error for a text that is not such an id. Whether there is such a resource is the
+//! question of the service that keeps it. Stored and sent, an id is its text.
+
+use std::borrow::Borrow;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::wire::{ApiError, Params};
+
+/// An id of one kind.
+pub(crate) trait Id: Sized {
+    /// What the ids of this kind begin with, e.g. `i-`.
+    const PREFIX: &'static str;
+
+    /// Takes a text as it is: an id that was read back, or one in a call for which every unknown id, malformed or not,
+    /// is the same error.
+    fn unchecked(text: impl Into<String>) -> Self;
+
+    /// EC2's error for a text that is not such an id.
+    fn malformed(text: &str) -> ApiError;
+
+    /// Parses an id, by its prefix as EC2 does.
+    ///
+    /// # Errors
+    /// [`Id::malformed`].
+    fn parse(text: &str) -> Result<Self, ApiError> {
+        if text.starts_with(Self::PREFIX) {
+            Ok(Self::unchecked(text))
+        } else {
+            Err(Self::malformed(text))
+        }
+    }
+
+    /// The required parameter `name`.
+    ///
+    /// # Errors
+    /// `MissingParameter`, and [`Id::malformed`].
+    fn required(params: &Params, name: &str) -> Result<Self, ApiError> {
+        Self::parse(params.required(name)?)
+    }
+
+    /// The list `name.1`, `name.2`…, in its order.
+    ///
+    /// # Errors
+    /// [`Id::malformed`], for the first that is.
+    fn list(params: &Params, name: &str) -> Result<Vec<Self>, ApiError> {
+        params.list(name).into_iter().map(Self::parse).collect()
+    }
+
+    /// A new one.
+    fn fresh() -> Self {
+        Self::unchecked(crate::wire::ids::resource(
+            Self::PREFIX.trim_end_matches('-'),
+        ))
+    }
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $malformed:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub(crate) struct $name(String);
+
+        impl $name {
+            /// The id as text.
+            pub(crate) fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Id for $name {
+            const PREFIX: &'static str = $prefix;
+
+            fn unchecked(text: impl Into<String>) -> Self {
+                Self(text.into())
+            }
+
+            fn malformed(text: &str) -> ApiError {
+                let malformed: fn(&str) -> ApiError = $malformed;
+                malformed(text)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        // So that tables by id can be searched for a text that was not parsed.
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        #[cfg(test)]
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self::unchecked(text)
+            }
+        }
+
+        impl PartialEq<str> for $name {
+            fn eq(&self, other: &str) -> bool {
+                self.0 == other
+            }
+        }
+
+        impl PartialEq<&str> for $name {
+            fn eq(&self, other: &&str) -> bool {
+                self.0 == *other
+            }
+        }
+    };
+}
+
+id!(
+    /// An EC2 instance.
+    InstanceId,
+    "i-",
+    |text| ApiError::new(
+        "InvalidInstanceID.Malformed",
+        format!("Invalid id: \"{text}\"")
+    )
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<T: Id + Serialize + for<'a> Deserialize<'a>>(code: &str, message: &str) {
+        let refused = T::parse("nonsense").err().expect(code);
+        assert_eq!((&*refused.code, &*refused.message), (code, message));
+        let fresh = serde_json::to_value(T::fresh()).expect(code);
+        let text = fresh.as_str().expect("an id is a text").to_owned();
+        assert!(T::parse(&text).is_ok(), "{text}");
+        assert!(serde_json::from_value::<T>(fresh).is_ok(), "{text}");
+    }
+
+    #[test]
+    fn a_malformed_id_has_the_error_of_its_kind() {
+        check::<InstanceId>("InvalidInstanceID.Malformed", "Invalid id: \"nonsense\"");
+    }
+}
