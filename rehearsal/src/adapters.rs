@@ -265,7 +265,7 @@ mod tests {
         let snapshot = region.ec2.snapshots.keys().next().unwrap().clone();
         assert!(region.ec2.finish_copy(&snapshot, Ok(()), now));
         let image = region.ec2.images.keys().next().unwrap().clone();
-        let template = template.replace("IMAGE", &image);
+        let template = template.replace("IMAGE", image.as_str());
         let put = serde_json::json!({ "Name": "/image", "Value": image, "Type": "String" });
         let ctx = RequestContext { now };
         ssm::handle(&mut region.ssm, &region.ec2, &ctx, "PutParameter", &put).unwrap();
@@ -397,7 +397,7 @@ mod tests {
         let gone: Vec<(Act<'_>, &str)> = vec![
             (
                 // Another account's: it is its owner who deregisters it.
-                Box::new(|region, named| drop(region.ec2.images.remove(&named.image))),
+                Box::new(|region, named| drop(region.ec2.images.remove(named.image.as_str()))),
                 "The image id '[IMAGE]' does not exist",
             ),
             (
@@ -450,12 +450,12 @@ mod tests {
             let group_id = made.split_once("<groupId>").unwrap().1;
             let image = region.ec2.images.keys().next().unwrap().clone();
             let named = Named {
-                image: image.clone(),
+                image: image.to_string(),
                 group: group_id.split_once('<').unwrap().0.to_owned(),
                 template: region.ec2.template_by_name("shop").unwrap().id.clone(),
             };
             let data = whole
-                .replace("IMAGE", &image)
+                .replace("IMAGE", image.as_str())
                 .replace("GROUP", &named.group);
             ec2(
                 &mut region,
@@ -578,10 +578,10 @@ mod tests {
         let image = region.ec2.images.keys().next().unwrap().clone();
         assert!(region.ec2.instances.values().all(|one| one.image == image));
         for (form, found) in [
-            ("ImageId=resolve:ssm:/image", Ok(&*image)),
-            ("ImageId=resolve:ssm:/image:1", Ok(&*image)),
+            ("ImageId=resolve:ssm:/image", Ok(image.as_str())),
+            ("ImageId=resolve:ssm:/image:1", Ok(image.as_str())),
             ("ImageId=resolve:ssm:/none", Err("InvalidParameterValue")),
-            ("LaunchTemplate.LaunchTemplateName=shop", Ok(&*image)),
+            ("LaunchTemplate.LaunchTemplateName=shop", Ok(image.as_str())),
             ("ImageId=ami-1", Ok("ami-1")),
         ] {
             let asked = with_image(&region, &Params::parse(form.as_bytes()));

@@ -135,6 +135,34 @@ id!(
     )
 );
 
+id!(
+    /// An Amazon machine image.
+    ImageId,
+    "ami-",
+    |text| ApiError::new(
+        "InvalidAMIID.Malformed",
+        format!("Invalid id: \"{text}\" (expecting \"ami-...\")")
+    )
+);
+id!(
+    /// An EBS snapshot.
+    SnapshotId,
+    "snap-",
+    |text| ApiError::new(
+        "InvalidSnapshotID.Malformed",
+        format!("Value ({text}) for parameter snapshotId is invalid. Expected: 'snap-...'.")
+    )
+);
+id!(
+    /// An EBS volume.
+    VolumeId,
+    "vol-",
+    |text| ApiError::new(
+        "InvalidVolume.NotFound",
+        format!("The volume '{text}' does not exist.")
+    )
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,5 +179,17 @@ mod tests {
     #[test]
     fn a_malformed_id_has_the_error_of_its_kind() {
         check::<InstanceId>("InvalidInstanceID.Malformed", "Invalid id: \"nonsense\"");
+        check::<ImageId>(
+            "InvalidAMIID.Malformed",
+            "Invalid id: \"nonsense\" (expecting \"ami-...\")",
+        );
+        check::<SnapshotId>(
+            "InvalidSnapshotID.Malformed",
+            "Value (nonsense) for parameter snapshotId is invalid. Expected: 'snap-...'.",
+        );
+        check::<VolumeId>(
+            "InvalidVolume.NotFound",
+            "The volume 'nonsense' does not exist.",
+        );
     }
 }

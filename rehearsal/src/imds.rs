@@ -301,7 +301,7 @@ fn tree(facts: &ImdsFacts) -> BTreeMap<String, String> {
     let mut tree = BTreeMap::new();
     let mut add = |path: &str, leaf: String| tree.insert(format!("meta-data/{path}"), leaf);
     let hostname = hostname(facts);
-    add("ami-id", facts.image_id.clone());
+    add("ami-id", facts.image_id.to_string());
     add("ami-launch-index", "0".to_owned());
     add("hostname", hostname.clone());
     add("instance-action", "none".to_owned());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ids::InstanceId;
+use crate::ids::{ImageId, InstanceId};
 
 /// The data of an instance's metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub(crate) struct ImdsFacts {
     /// Its id.
     pub(crate) instance_id: InstanceId,
     /// The AMI it runs.
-    pub(crate) image_id: String,
+    pub(crate) image_id: ImageId,
     /// e.g. `t3.micro`
     pub(crate) instance_type: String,
     /// e.g. `us-east-1`

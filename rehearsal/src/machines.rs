@@ -18,7 +18,7 @@ use crate::disks::DiskStore;
 use crate::ec2::disks::{SnapshotState, Source};
 use crate::ec2::instances::{Fault, Instance, OnShutdown, Phase, Reason};
 use crate::guests::{Failure, Firmware, Guest, GuestSpec, GuestState, VmHost};
-use crate::ids::{Id as _, InstanceId};
+use crate::ids::{Id as _, InstanceId, SnapshotId, VolumeId};
 
 /// The CPUs and memory of every guest, whatever its type: many must fit on a small host.
 const VCPUS: u32 = 2;
@@ -82,7 +82,7 @@ struct DiskWork {
 
 /// A snapshot to take.
 struct Copy {
-    id: String,
+    id: SnapshotId,
     source: Source,
     /// The instance that its volume is attached to.
     instance: Option<InstanceId>,
@@ -255,8 +255,8 @@ impl Machines {
         }
         for id in &discarded {
             match id.split_once('-') {
-                Some(("vol", _)) => self.disks.delete_volume(id),
-                Some(("snap", _)) => self.disks.delete_snapshot(id),
+                Some(("vol", _)) => self.disks.delete_volume(&VolumeId::unchecked(id)),
+                Some(("snap", _)) => self.disks.delete_snapshot(&SnapshotId::unchecked(id)),
                 _ => self.host.forget(&InstanceId::unchecked(id)),
             }
         }
@@ -444,7 +444,7 @@ impl Machines {
     fn try_start(&self, plan: &Plan) -> anyhow::Result<()> {
         for disk in &plan.disks {
             self.disks
-                .create_volume(&disk.volume, disk.snapshot.as_deref(), disk.size)
+                .create_volume(&disk.volume, disk.snapshot.as_ref(), disk.size)
                 .with_context(|| format!("create volume {}", disk.volume))?;
         }
         let root = plan.disks.first().context("it has no root volume")?;
@@ -484,7 +484,7 @@ impl Machines {
         let taken = self.import(copy);
         if let Err(error) = &taken {
             tracing::error!(
-                snapshot = copy.id,
+                snapshot = %copy.id,
                 error = format!("{error:#}"),
                 "a snapshot failed"
             );
@@ -595,8 +595,8 @@ struct Plan {
 }
 
 struct Disk {
-    volume: String,
-    snapshot: Option<String>,
+    volume: VolumeId,
+    snapshot: Option<SnapshotId>,
     size: u32,
     made: bool,
 }

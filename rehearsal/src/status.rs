@@ -15,7 +15,7 @@ use crate::control::DaemonInfo;
 use crate::faults::Dial;
 use crate::guests::VmHost;
 use crate::guests::accelerator::{Accelerator, Choice};
-use crate::ids::InstanceId;
+use crate::ids::{ImageId, InstanceId};
 
 /// The status of a cloud.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +82,7 @@ struct Instance {
     address: String,
     /// Its machine's process id, when it has one.
     pid: Option<u32>,
-    image: String,
+    image: ImageId,
     #[serde(rename = "type")]
     kind: String,
     /// The accelerator of its machine; none for a puppet.
@@ -95,7 +95,7 @@ struct Instance {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Image {
-    id: String,
+    id: ImageId,
     state: String,
     owner: String,
     name: String,
@@ -213,14 +213,14 @@ impl Status {
                 instance.state.clone(),
                 instance.address.clone(),
                 instance.kind.clone(),
-                instance.image.clone(),
+                instance.image.to_string(),
                 pid.unwrap_or_else(|| "-".to_owned()),
                 fault.unwrap_or_default(),
             ]
         });
         section(&mut text, "images", &self.images, |image| {
             [
-                image.id.clone(),
+                image.id.to_string(),
                 image.state.clone(),
                 image.owner.clone(),
                 image.name.clone(),
@@ -433,14 +433,14 @@ mod tests {
                 state: "running".to_owned(),
                 address: "127.70.0.4".to_owned(),
                 pid: Some(9),
-                image: "ami-1".to_owned(),
+                image: "ami-1".into(),
                 kind: "t3.micro".to_owned(),
                 accelerator: Some(Accelerator::Tcg),
                 impaired: true,
                 fault: Some("kernel panic".to_owned()),
             }],
             images: vec![Image {
-                id: "ami-1".to_owned(),
+                id: "ami-1".into(),
                 state: "available".to_owned(),
                 owner: "self".to_owned(),
                 name: "shop".to_owned(),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use instance_refresh::{AlarmState, TemplateRef};
 
-use crate::ids::InstanceId;
+use crate::ids::{ImageId, InstanceId};
 
 /// What a template version resolves to now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(crate) struct InstanceView {
     /// Its type, e.g. `t3.micro`.
     pub(crate) instance_type: String,
     /// The AMI it was launched from.
-    pub(crate) image_id: String,
+    pub(crate) image_id: ImageId,
     /// Whether one of its status checks fails, for a reason that would not affect a replacement.
     pub(crate) impaired: bool,
     /// EC2's reason for its state, when there is one (`Client.UserInitiatedShutdown: …`).

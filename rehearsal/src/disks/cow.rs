@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, bail};
 
 use super::DiskStore;
+use crate::ids::{SnapshotId, VolumeId};
 
 /// The overlay's name in a volume's folder.
 const OVERLAY: &str = "disk.qcow2";
@@ -54,17 +55,17 @@ impl CowDisks {
         Ok(disks)
     }
 
-    fn snapshot(&self, id: &str) -> PathBuf {
+    fn snapshot(&self, id: &SnapshotId) -> PathBuf {
         self.snapshots.join(format!("{id}.raw"))
     }
 
-    fn volume(&self, id: &str) -> PathBuf {
-        self.volumes.join(id)
+    fn volume(&self, id: &VolumeId) -> PathBuf {
+        self.volumes.join(id.as_str())
     }
 }
 
 impl DiskStore for CowDisks {
-    fn import(&self, snapshot_id: &str, file: &Path) -> anyhow::Result<()> {
+    fn import(&self, snapshot_id: &SnapshotId, file: &Path) -> anyhow::Result<()> {
         let path = self.snapshot(snapshot_id);
         if path.exists() {
             return Ok(());
@@ -84,8 +85,8 @@ impl DiskStore for CowDisks {
 
     fn create_volume(
         &self,
-        volume_id: &str,
-        snapshot_id: Option<&str>,
+        volume_id: &VolumeId,
+        snapshot_id: Option<&SnapshotId>,
         size_gib: u32,
     ) -> anyhow::Result<PathBuf> {
         let folder = self.volume(volume_id);
@@ -118,11 +119,11 @@ impl DiskStore for CowDisks {
         Ok(disk)
     }
 
-    fn volume_path(&self, volume_id: &str) -> PathBuf {
+    fn volume_path(&self, volume_id: &VolumeId) -> PathBuf {
         self.volume(volume_id).join(OVERLAY)
     }
 
-    fn has_boot_code(&self, volume_id: &str) -> anyhow::Result<bool> {
+    fn has_boot_code(&self, volume_id: &VolumeId) -> anyhow::Result<bool> {
         let folder = tempfile::tempdir().context("create a temporary folder")?;
         let sector = folder.path().join("sector");
         let mut copy = Command::new("qemu-img");
@@ -136,7 +137,7 @@ impl DiskStore for CowDisks {
         super::has_boot_code(&sector)
     }
 
-    fn capture(&self, volume_id: &str, snapshot_id: &str) -> anyhow::Result<()> {
+    fn capture(&self, volume_id: &VolumeId, snapshot_id: &SnapshotId) -> anyhow::Result<()> {
         let path = self.snapshot(snapshot_id);
         if path.exists() {
             return Ok(());
@@ -156,18 +157,18 @@ impl DiskStore for CowDisks {
         copied
     }
 
-    fn duplicate(&self, snapshot_id: &str, copy_id: &str) -> anyhow::Result<()> {
+    fn duplicate(&self, snapshot_id: &SnapshotId, copy_id: &SnapshotId) -> anyhow::Result<()> {
         // A snapshot's file is only read, so the copy may share it.
         self.import(copy_id, &self.snapshot(snapshot_id))
             .with_context(|| format!("copy the disk of snapshot {snapshot_id}"))
     }
 
-    fn delete_volume(&self, volume_id: &str) {
+    fn delete_volume(&self, volume_id: &VolumeId) {
         // It may have been deleted already.
         let _ = fs::remove_dir_all(self.volume(volume_id));
     }
 
-    fn delete_snapshot(&self, snapshot_id: &str) {
+    fn delete_snapshot(&self, snapshot_id: &SnapshotId) {
         let _ = fs::remove_file(self.snapshot(snapshot_id));
     }
 }
@@ -243,7 +244,7 @@ mod tests {
         run(&mut io).unwrap();
     }
 
-    fn read(disks: &CowDisks, snapshot: &str) -> Vec<u8> {
+    fn read(disks: &CowDisks, snapshot: &SnapshotId) -> Vec<u8> {
         fs::read(disks.snapshot(snapshot)).unwrap()
     }
 
@@ -251,18 +252,24 @@ mod tests {
     fn a_snapshot_contains_the_written_data_of_a_volume() {
         let folder = tempfile::tempdir().unwrap();
         let disks = CowDisks::open(folder.path()).unwrap();
-        disks.import("snap-1", &image(folder.path())).unwrap();
-        let disk = disks.create_volume("vol-1", Some("snap-1"), 0).unwrap();
-        assert_eq!(disk, disks.volume_path("vol-1"));
+        disks
+            .import(&"snap-1".into(), &image(folder.path()))
+            .unwrap();
+        let disk = disks
+            .create_volume(&"vol-1".into(), Some(&"snap-1".into()), 0)
+            .unwrap();
+        assert_eq!(disk, disks.volume_path(&"vol-1".into()));
         write(&disk, "write -P 0x41 2M 512");
-        disks.capture("vol-1", "snap-2").unwrap();
+        disks.capture(&"vol-1".into(), &"snap-2".into()).unwrap();
 
-        let copy = read(&disks, "snap-2");
+        let copy = read(&disks, &"snap-2".into());
         assert_eq!(copy.len(), 4 * MIB);
         assert_eq!(&copy[MIB..MIB + 5], b"first");
         assert_eq!(copy[2 * MIB..2 * MIB + 512], [0x41; 512]);
-        assert_eq!(read(&disks, "snap-1")[2 * MIB], 0);
-        let blocks = fs::metadata(disks.snapshot("snap-2")).unwrap().blocks();
+        assert_eq!(read(&disks, &"snap-1".into())[2 * MIB], 0);
+        let blocks = fs::metadata(disks.snapshot(&"snap-2".into()))
+            .unwrap()
+            .blocks();
         assert!(blocks * 512 < MIB as u64, "sparse: {blocks} blocks");
     }
 
@@ -291,18 +298,24 @@ mod tests {
             fs::write(&file, &bytes).unwrap();
             assert_eq!(super::super::has_boot_code(&file).unwrap(), expected);
             let (snapshot, volume) = (format!("snap-{number}"), format!("vol-{number}"));
-            disks.import(&snapshot, &file).unwrap();
-            disks.create_volume(&volume, Some(&snapshot), 1).unwrap();
-            assert_eq!(disks.has_boot_code(&volume).unwrap(), expected, "{number}");
+            disks.import(&snapshot.as_str().into(), &file).unwrap();
+            disks
+                .create_volume(&volume.as_str().into(), Some(&snapshot.as_str().into()), 1)
+                .unwrap();
+            assert_eq!(
+                disks.has_boot_code(&volume.as_str().into()).unwrap(),
+                expected,
+                "{number}"
+            );
         }
         // What the guest itself wrote counts.
         let mut code = String::from("write -P 0xfa 0 440");
-        write(&disks.volume_path("vol-1"), &code);
-        assert!(disks.has_boot_code("vol-1").unwrap());
+        write(&disks.volume_path(&"vol-1".into()), &code);
+        assert!(disks.has_boot_code(&"vol-1".into()).unwrap());
         code = code.replace("0xfa", "0");
-        write(&disks.volume_path("vol-0"), &code);
-        assert!(!disks.has_boot_code("vol-0").unwrap());
-        assert!(disks.has_boot_code("vol-9").is_err());
+        write(&disks.volume_path(&"vol-0".into()), &code);
+        assert!(!disks.has_boot_code(&"vol-0".into()).unwrap());
+        assert!(disks.has_boot_code(&"vol-9".into()).is_err());
     }
 
     #[test]
@@ -310,45 +323,58 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let here = folder.path().join("here");
         let disks = CowDisks::open(&here).unwrap();
-        disks.import("snap-1", &image(folder.path())).unwrap();
-        disks.create_volume("vol-1", Some("snap-1"), 0).unwrap();
-        disks.delete_snapshot("snap-1");
-        assert!(disks.create_volume("vol-2", Some("snap-1"), 0).is_err());
+        disks
+            .import(&"snap-1".into(), &image(folder.path()))
+            .unwrap();
+        disks
+            .create_volume(&"vol-1".into(), Some(&"snap-1".into()), 0)
+            .unwrap();
+        disks.delete_snapshot(&"snap-1".into());
+        assert!(
+            disks
+                .create_volume(&"vol-2".into(), Some(&"snap-1".into()), 0)
+                .is_err()
+        );
 
         let there = folder.path().join("there");
         fs::rename(here, &there).unwrap();
         let disks = CowDisks::open(&there).unwrap();
-        assert!(!disks.volume("vol-2").exists(), "nothing half-made is left");
-        disks.capture("vol-1", "snap-2").unwrap();
-        assert_eq!(&read(&disks, "snap-2")[MIB..MIB + 5], b"first");
-        disks.delete_volume("vol-1");
-        disks.delete_volume("vol-1");
-        assert!(!disks.volume("vol-1").exists());
+        assert!(
+            !disks.volume(&"vol-2".into()).exists(),
+            "nothing half-made is left"
+        );
+        disks.capture(&"vol-1".into(), &"snap-2".into()).unwrap();
+        assert_eq!(&read(&disks, &"snap-2".into())[MIB..MIB + 5], b"first");
+        disks.delete_volume(&"vol-1".into());
+        disks.delete_volume(&"vol-1".into());
+        assert!(!disks.volume(&"vol-1".into()).exists());
     }
 
     #[test]
     fn a_copy_of_a_snapshot_outlives_it() {
         let folder = tempfile::tempdir().unwrap();
         let disks = CowDisks::open(folder.path()).unwrap();
-        disks.import("snap-1", &image(folder.path())).unwrap();
-        let original = read(&disks, "snap-1");
-        disks.duplicate("snap-1", "snap-2").unwrap();
-        disks.duplicate("snap-1", "snap-2").unwrap();
-        disks.delete_snapshot("snap-1");
-        assert_eq!(read(&disks, "snap-2"), original);
-        assert!(disks.duplicate("snap-1", "snap-3").is_err());
-        assert!(!disks.snapshot("snap-3").exists());
+        disks
+            .import(&"snap-1".into(), &image(folder.path()))
+            .unwrap();
+        let original = read(&disks, &"snap-1".into());
+        disks.duplicate(&"snap-1".into(), &"snap-2".into()).unwrap();
+        disks.duplicate(&"snap-1".into(), &"snap-2".into()).unwrap();
+        disks.delete_snapshot(&"snap-1".into());
+        assert_eq!(read(&disks, &"snap-2".into()), original);
+        assert!(disks.duplicate(&"snap-1".into(), &"snap-3".into()).is_err());
+        assert!(!disks.snapshot(&"snap-3".into()).exists());
     }
 
     #[test]
     fn a_volume_is_as_large_as_asked_and_made_once() {
         let folder = tempfile::tempdir().unwrap();
         let disks = CowDisks::open(folder.path()).unwrap();
-        let disk = disks.create_volume("vol-1", None, 1).unwrap();
+        let disk = disks.create_volume(&"vol-1".into(), None, 1).unwrap();
         write(&disk, "write -P 0x41 1023M 1M");
-        disks.create_volume("vol-1", None, 1).unwrap();
-        disks.capture("vol-1", "snap-1").unwrap();
-        let copy = File::open(disks.snapshot("snap-1")).unwrap();
+        disks.create_volume(&"vol-1".into(), None, 1).unwrap();
+        disks.capture(&"vol-1".into(), &"snap-1".into()).unwrap();
+        let copy = File::open(disks.snapshot(&"snap-1".into())).unwrap();
         assert_eq!(copy.metadata().unwrap().len(), 1 << 30);
         let mut last = [0; 1];
         std::os::unix::fs::FileExt::read_exact_at(&copy, &mut last, (1 << 30) - 1).unwrap();
@@ -364,7 +390,9 @@ mod tests {
         let disks = CowDisks::open(folder.path()).unwrap();
         assert_eq!(fs::read_dir(&disks.snapshots).unwrap().count(), 0);
         assert_eq!(fs::read_dir(&disks.volumes).unwrap().count(), 0);
-        let error = disks.capture("vol-9", "snap-9").unwrap_err();
+        let error = disks
+            .capture(&"vol-9".into(), &"snap-9".into())
+            .unwrap_err();
         assert!(format!("{error:#}").contains("vol-9"), "{error:#}");
         assert_eq!(fs::read_dir(&disks.snapshots).unwrap().count(), 0);
     }

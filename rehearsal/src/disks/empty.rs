@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::DiskStore;
+use crate::ids::{SnapshotId, VolumeId};
 
 /// Disks without content.
 #[derive(Debug)]
@@ -24,11 +25,11 @@ impl EmptyDisks {
         }
     }
 
-    fn path(&self, id: &str) -> PathBuf {
-        self.folder.join(id)
+    fn path(&self, id: impl AsRef<str>) -> PathBuf {
+        self.folder.join(id.as_ref())
     }
 
-    fn touch(&self, id: &str) -> anyhow::Result<PathBuf> {
+    fn touch(&self, id: impl AsRef<str>) -> anyhow::Result<PathBuf> {
         let path = self.path(id);
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("create {}", self.folder.display()))?;
@@ -42,14 +43,14 @@ impl EmptyDisks {
 }
 
 impl DiskStore for EmptyDisks {
-    fn import(&self, snapshot_id: &str, _file: &Path) -> anyhow::Result<()> {
+    fn import(&self, snapshot_id: &SnapshotId, _file: &Path) -> anyhow::Result<()> {
         self.touch(snapshot_id).map(drop)
     }
 
     fn create_volume(
         &self,
-        volume_id: &str,
-        snapshot_id: Option<&str>,
+        volume_id: &VolumeId,
+        snapshot_id: Option<&SnapshotId>,
         _size_gib: u32,
     ) -> anyhow::Result<PathBuf> {
         if let Some(id) = snapshot_id {
@@ -58,16 +59,16 @@ impl DiskStore for EmptyDisks {
         self.touch(volume_id)
     }
 
-    fn volume_path(&self, volume_id: &str) -> PathBuf {
+    fn volume_path(&self, volume_id: &VolumeId) -> PathBuf {
         self.path(volume_id)
     }
 
     /// Puppets boot nothing, with any firmware.
-    fn has_boot_code(&self, _volume_id: &str) -> anyhow::Result<bool> {
+    fn has_boot_code(&self, _volume_id: &VolumeId) -> anyhow::Result<bool> {
         Ok(true)
     }
 
-    fn capture(&self, volume_id: &str, snapshot_id: &str) -> anyhow::Result<()> {
+    fn capture(&self, volume_id: &VolumeId, snapshot_id: &SnapshotId) -> anyhow::Result<()> {
         anyhow::ensure!(
             self.path(volume_id).exists(),
             "volume {volume_id} has no disk"
@@ -75,7 +76,7 @@ impl DiskStore for EmptyDisks {
         self.touch(snapshot_id).map(drop)
     }
 
-    fn duplicate(&self, snapshot_id: &str, copy_id: &str) -> anyhow::Result<()> {
+    fn duplicate(&self, snapshot_id: &SnapshotId, copy_id: &SnapshotId) -> anyhow::Result<()> {
         anyhow::ensure!(
             self.path(snapshot_id).exists(),
             "snapshot {snapshot_id} has no disk"
@@ -83,12 +84,12 @@ impl DiskStore for EmptyDisks {
         self.touch(copy_id).map(drop)
     }
 
-    fn delete_volume(&self, volume_id: &str) {
+    fn delete_volume(&self, volume_id: &VolumeId) {
         // It may have been deleted already.
         let _ = fs::remove_file(self.path(volume_id));
     }
 
-    fn delete_snapshot(&self, snapshot_id: &str) {
+    fn delete_snapshot(&self, snapshot_id: &SnapshotId) {
         let _ = fs::remove_file(self.path(snapshot_id));
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::guests::HostKind;
+use crate::ids::{SnapshotId, VolumeId};
 
 mod cow;
 mod empty;
@@ -22,7 +23,7 @@ pub(crate) trait DiskStore: Send + Sync {
     ///
     /// # Errors
     /// When it cannot be read or written.
-    fn import(&self, snapshot_id: &str, file: &Path) -> anyhow::Result<()>;
+    fn import(&self, snapshot_id: &SnapshotId, file: &Path) -> anyhow::Result<()>;
     /// Creates the disk of a new volume: a copy-on-write overlay of the snapshot's disk, or an empty disk; at least
     /// `size_gib` large. A repeated call for the same id changes nothing. The volume must stay usable when the snapshot
     /// is deleted later (as on AWS): keep its base, e.g. by a hard link.
@@ -31,33 +32,33 @@ pub(crate) trait DiskStore: Send + Sync {
     /// When the snapshot has no disk, or the disk cannot be written.
     fn create_volume(
         &self,
-        volume_id: &str,
-        snapshot_id: Option<&str>,
+        volume_id: &VolumeId,
+        snapshot_id: Option<&SnapshotId>,
         size_gib: u32,
     ) -> anyhow::Result<PathBuf>;
     /// The path of a volume's disk.
-    fn volume_path(&self, volume_id: &str) -> PathBuf;
+    fn volume_path(&self, volume_id: &VolumeId) -> PathBuf;
     /// Whether the first sector of a volume's disk contains boot code for BIOS.
     ///
     /// # Errors
     /// When the volume has no disk or it cannot be read.
-    fn has_boot_code(&self, volume_id: &str) -> anyhow::Result<bool>;
+    fn has_boot_code(&self, volume_id: &VolumeId) -> anyhow::Result<bool>;
     /// Copies a volume's disk, whole and flat, to the disk of a new snapshot; returns once it is durable. An error or a
     /// kill leaves nothing incomplete behind.
     ///
     /// # Errors
     /// When the volume has no disk or the copy cannot be written.
-    fn capture(&self, volume_id: &str, snapshot_id: &str) -> anyhow::Result<()>;
+    fn capture(&self, volume_id: &VolumeId, snapshot_id: &SnapshotId) -> anyhow::Result<()>;
     /// Copies the disk of snapshot `snapshot_id` to that of `copy_id`, durably. Either may be deleted without the
     /// other. May be repeated for the same id.
     ///
     /// # Errors
     /// When the source has no disk or the copy cannot be written.
-    fn duplicate(&self, snapshot_id: &str, copy_id: &str) -> anyhow::Result<()>;
+    fn duplicate(&self, snapshot_id: &SnapshotId, copy_id: &SnapshotId) -> anyhow::Result<()>;
     /// Deletes a volume's disk; an unknown one is fine.
-    fn delete_volume(&self, volume_id: &str);
+    fn delete_volume(&self, volume_id: &VolumeId);
     /// Deletes a snapshot's disk; an unknown one is fine.
-    fn delete_snapshot(&self, snapshot_id: &str);
+    fn delete_snapshot(&self, snapshot_id: &SnapshotId);
 }
 
 /// Opens the store for the given kind of guests.

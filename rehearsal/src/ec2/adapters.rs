@@ -6,11 +6,11 @@ use super::State;
 use super::images::ImageState;
 use super::instances::Phase;
 use crate::elb::{Ec2View, InstanceState, InstanceView};
-use crate::ids::InstanceId;
+use crate::ids::{ImageId, InstanceId};
 use crate::ssm::Images;
 
 impl Images for State {
-    fn is_available(&self, image_id: &str) -> bool {
+    fn is_available(&self, image_id: &ImageId) -> bool {
         self.images
             .get(image_id)
             .is_some_and(|image| image.state == ImageState::Available)

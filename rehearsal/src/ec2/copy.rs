@@ -10,8 +10,9 @@ use super::images::{Image, ImageState};
 use super::tags::{self, Tags};
 use super::tokens;
 use crate::account::{ACCOUNT, REGION};
+use crate::ids::{Id as _, ImageId, SnapshotId};
 use crate::request::RequestContext;
-use crate::wire::{ApiError, Params, Xml, ids};
+use crate::wire::{ApiError, Params, Xml};
 
 /// CopyImage within the region, encrypted or not.
 pub(crate) fn copy(
@@ -38,7 +39,7 @@ pub(crate) fn copy(
     let source = available_source(state, params)?;
     let image_tags = image_tags(state, &source, params)?;
     let snapshot_tags = tags::specified(params, "snapshot")?;
-    let id = ids::resource("ami");
+    let id = ImageId::fresh();
     let mut mappings = source.mappings.clone();
     for mapping in &mut mappings {
         let Some(from) = &mapping.snapshot else {
@@ -99,7 +100,7 @@ fn check_places(params: &Params) -> Result<(), ApiError> {
 
 /// The image to copy, which must be available.
 fn available_source(state: &State, params: &Params) -> Result<Image, ApiError> {
-    let source = state.image(params.required("SourceImageId")?)?;
+    let source = state.image(&ImageId::required(params, "SourceImageId")?)?;
     if source.state != ImageState::Available {
         return Err(ApiError::new(
             "InvalidAMIID.Unavailable",
@@ -113,7 +114,11 @@ fn available_source(state: &State, params: &Params) -> Result<Image, ApiError> {
 fn image_tags(state: &State, source: &Image, params: &Params) -> Result<Tags, ApiError> {
     let mut tags = tags::specified(params, "image")?;
     if params.boolean("CopyImageTags")? == Some(true) {
-        let own = state.tags.get(&source.id).cloned().unwrap_or_default();
+        let own = state
+            .tags
+            .get(source.id.as_str())
+            .cloned()
+            .unwrap_or_default();
         let own = own.into_iter().filter(|(key, _)| !key.starts_with("aws:"));
         for (key, value) in own {
             tags.entry(key).or_insert(value);
@@ -129,8 +134,8 @@ fn image_tags(state: &State, source: &Image, params: &Params) -> Result<Tags, Ap
 fn copy_of(
     original: &Snapshot,
     encryption: &encryption::Requested,
-    image_id: &str,
-    source_id: &str,
+    image_id: &ImageId,
+    source_id: &ImageId,
     ctx: &RequestContext,
 ) -> Result<Snapshot, ApiError> {
     let from = &original.id;
@@ -141,7 +146,7 @@ fn copy_of(
         ));
     }
     Ok(Snapshot {
-        id: ids::resource("snap"),
+        id: SnapshotId::fresh(),
         source: Source::Snapshot(from.clone()),
         size: original.size,
         state: SnapshotState::Pending,

@@ -8,32 +8,28 @@ use super::network::zone_id;
 use super::select::{CallSpec, Describe, absent, maybe, one};
 use super::tags;
 use crate::account::ACCOUNT;
-use crate::ids::InstanceId;
+use crate::ids::{Id as _, InstanceId, SnapshotId, VolumeId};
 use crate::wire::{ApiError, Params, Xml, iso};
 
 impl State {
     /// The snapshot of that id.
     ///
     /// # Errors
-    /// `InvalidSnapshot.NotFound`, `InvalidSnapshotID.Malformed`.
-    pub(crate) fn snapshot(&self, id: &str) -> Result<&Snapshot, ApiError> {
-        if !id.starts_with("snap-") {
-            return Err(ApiError::new(
-                "InvalidSnapshotID.Malformed",
-                format!("Value ({id}) for parameter snapshotId is invalid. Expected: 'snap-...'."),
-            ));
-        }
+    /// `InvalidSnapshot.NotFound`.
+    pub(crate) fn snapshot(&self, id: &SnapshotId) -> Result<&Snapshot, ApiError> {
         self.snapshots
             .get(id)
-            .ok_or_else(|| snapshot_not_found(&[id]))
+            .ok_or_else(|| snapshot_not_found(&[id.as_str()]))
     }
 
     /// The volume of that id.
     ///
     /// # Errors
     /// `InvalidVolume.NotFound`.
-    pub(crate) fn volume(&self, id: &str) -> Result<&Volume, ApiError> {
-        self.volumes.get(id).ok_or_else(|| volume_not_found(&[id]))
+    pub(crate) fn volume(&self, id: &VolumeId) -> Result<&Volume, ApiError> {
+        self.volumes
+            .get(id)
+            .ok_or_else(|| volume_not_found(&[id.as_str()]))
     }
 
     /// An instance's volumes, the root volume first.
@@ -62,33 +58,36 @@ impl State {
     fn is_copied_from(&self, disk: &str) -> bool {
         self.snapshots.values().any(|snapshot| {
             snapshot.state == SnapshotState::Pending
-                && matches!(&snapshot.source, Source::Volume(id) | Source::Snapshot(id) if id == disk)
+                && match &snapshot.source {
+                    Source::Volume(id) => id == disk,
+                    Source::Snapshot(id) => id == disk,
+                    Source::File(_) | Source::Nothing => false,
+                }
         })
     }
 
     /// Removes a snapshot; its disk is deleted as soon as nothing needs it.
-    pub(crate) fn drop_snapshot(&mut self, id: &str) {
+    pub(crate) fn drop_snapshot(&mut self, id: &SnapshotId) {
         if self.snapshots.remove(id).is_some() {
-            self.tags.remove(id);
-            self.discarded.insert(id.to_owned(), ());
+            self.tags.remove(id.as_str());
+            self.discarded.insert(id.to_string(), ());
         }
     }
 
     /// Removes a volume; its disk is deleted as soon as nothing needs it.
-    pub(crate) fn drop_volume(&mut self, id: &str) {
+    pub(crate) fn drop_volume(&mut self, id: &VolumeId) {
         if self.volumes.remove(id) {
-            self.tags.remove(id);
-            self.discarded.insert(id.to_owned(), ());
+            self.tags.remove(id.as_str());
+            self.discarded.insert(id.to_string(), ());
         }
     }
 
     /// Whether nothing needs a discarded disk any more.
     pub(crate) fn is_free(&self, disk: &str) -> bool {
-        let to_be_made = self
-            .volumes
-            .rows()
-            .values()
-            .any(|volume| !volume.made && volume.snapshot.as_deref() == Some(disk));
+        let to_be_made =
+            self.volumes.rows().values().any(|volume| {
+                !volume.made && volume.snapshot.as_ref().is_some_and(|id| id == disk)
+            });
         !to_be_made && !self.is_copied_from(disk)
     }
 }
@@ -155,16 +154,15 @@ pub(super) const VOLUMES: CallSpec = CallSpec {
 
 /// DeleteSnapshot.
 pub(crate) fn delete_snapshot(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
-    let id = params.required("SnapshotId")?;
-    let snapshot = state.snapshot(id)?;
+    let id = SnapshotId::required(params, "SnapshotId")?;
+    let snapshot = state.snapshot(&id)?;
     check_own(snapshot)?;
-    if let Some(image) = state.images.values().find(|image| image.uses(id)) {
+    if let Some(image) = state.images.values().find(|image| image.uses(&id)) {
         return Err(ApiError::new(
             "InvalidSnapshot.InUse",
             format!("The snapshot {id} is currently in use by {}", image.id),
         ));
     }
-    let id = id.to_owned();
     state.drop_snapshot(&id);
     Ok(tags::done())
 }
@@ -217,7 +215,7 @@ pub(crate) fn describe_snapshots(state: &State, params: &Params) -> Result<Xml, 
             .text("encrypted", snapshot.key.is_some())
             .maybe("kmsKeyId", snapshot.key.as_ref())
             .text("storageTier", "standard");
-        tags::write(x, state.tags.get(&snapshot.id));
+        tags::write(x, state.tags.get(snapshot.id.as_str()));
     });
     Ok(xml)
 }
@@ -229,7 +227,7 @@ pub(crate) fn is_owner(wanted: &str, owner: &str) -> bool {
 
 fn volume_id(snapshot: &Snapshot) -> &str {
     match &snapshot.source {
-        Source::Volume(id) => id,
+        Source::Volume(id) => id.as_str(),
         // EC2's id for snapshots that were not created from a volume here.
         Source::Snapshot(_) | Source::File(_) | Source::Nothing => "vol-ffffffff",
     }
@@ -244,7 +242,7 @@ fn progress(snapshot: &Snapshot) -> &'static str {
 
 /// DescribeSnapshotAttribute.
 pub(crate) fn describe_snapshot_attribute(state: &State, params: &Params) -> Result<Xml, ApiError> {
-    let snapshot = state.snapshot(params.required("SnapshotId")?)?;
+    let snapshot = state.snapshot(&SnapshotId::required(params, "SnapshotId")?)?;
     let attribute = params.required("Attribute")?;
     let mut xml = Xml::new();
     xml.text("snapshotId", &snapshot.id);
@@ -278,8 +276,8 @@ pub(crate) fn modify_snapshot_attribute(
     state: &mut State,
     params: &Params,
 ) -> Result<Xml, ApiError> {
-    let id = params.required("SnapshotId")?;
-    check_own(state.snapshot(id)?)?;
+    let id = SnapshotId::required(params, "SnapshotId")?;
+    check_own(state.snapshot(&id)?)?;
     if let Some(attribute) = params.text("Attribute")
         && attribute != "createVolumePermission"
     {
@@ -290,7 +288,7 @@ pub(crate) fn modify_snapshot_attribute(
         ));
     }
     let change = Sharing::read(params, "CreateVolumePermission")?;
-    if let Some(snapshot) = state.snapshots.get_mut(id) {
+    if let Some(snapshot) = state.snapshots.get_mut(&id) {
         change.apply(&mut snapshot.shared);
     }
     Ok(tags::done())
@@ -370,8 +368,8 @@ fn one_account(name: &str, value: &str) -> ApiError {
 
 /// DeleteVolume.
 pub(crate) fn delete_volume(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
-    let id = params.required("VolumeId")?;
-    if let Some(attachment) = &state.volume(id)?.attachment {
+    let id = VolumeId::required(params, "VolumeId")?;
+    if let Some(attachment) = &state.volume(&id)?.attachment {
         return Err(ApiError::new(
             "VolumeInUse",
             format!(
@@ -380,7 +378,7 @@ pub(crate) fn delete_volume(state: &mut State, params: &Params) -> Result<Xml, A
             ),
         ));
     }
-    state.drop_volume(id);
+    state.drop_volume(&id);
     Ok(tags::done())
 }
 
@@ -417,7 +415,14 @@ pub(crate) fn describe_volumes(state: &State, params: &Params) -> Result<Xml, Ap
     chosen.write(&mut xml, "volumeSet", |x, volume| {
         x.text("volumeId", &volume.id)
             .text("size", volume.size)
-            .text("snapshotId", volume.snapshot.as_deref().unwrap_or_default())
+            .text(
+                "snapshotId",
+                volume
+                    .snapshot
+                    .as_ref()
+                    .map(SnapshotId::as_str)
+                    .unwrap_or_default(),
+            )
             .text("availabilityZone", &volume.zone)
             .text("status", volume.state())
             .text("createTime", iso(volume.created))
@@ -435,7 +440,7 @@ pub(crate) fn describe_volumes(state: &State, params: &Params) -> Result<Xml, Ap
             .text("encrypted", volume.key.is_some())
             .maybe("kmsKeyId", volume.key.as_ref())
             .text("multiAttachEnabled", false);
-        tags::write(x, state.tags.get(&volume.id));
+        tags::write(x, state.tags.get(volume.id.as_str()));
     });
     Ok(xml)
 }

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, SnapshotId, VolumeId};
 use crate::table::Table;
 
 /// A snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
-    /// `snap-…`
-    pub(crate) id: String,
+    /// Its id.
+    pub(crate) id: SnapshotId,
     /// Its source.
     pub(crate) source: Source,
     /// GiB.
@@ -38,9 +38,9 @@ pub(crate) struct Snapshot {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Source {
     /// A volume.
-    Volume(String),
+    Volume(VolumeId),
     /// Another snapshot, of which it is a copy.
-    Snapshot(String),
+    Snapshot(SnapshotId),
     /// A disk image file.
     File(PathBuf),
     /// Nothing: an empty disk.
@@ -72,8 +72,8 @@ impl SnapshotState {
 /// A volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Volume {
-    /// `vol-…`
-    pub(crate) id: String,
+    /// Its id.
+    pub(crate) id: VolumeId,
     /// GiB.
     pub(crate) size: u32,
     /// e.g. `gp3`
@@ -85,7 +85,7 @@ pub(crate) struct Volume {
     /// The ARN of the key that EC2 would have encrypted it with; `None` when it is not encrypted.
     pub(crate) key: Option<String>,
     /// The snapshot it was created from.
-    pub(crate) snapshot: Option<String>,
+    pub(crate) snapshot: Option<SnapshotId>,
     /// e.g. `us-east-1a`
     pub(crate) zone: String,
     /// When it was created.
@@ -121,19 +121,19 @@ impl Volume {
 /// Volumes by id, and by the instance they are attached to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Volumes {
-    rows: Table<String, Volume>,
+    rows: Table<VolumeId, Volume>,
     /// Ids by instance.
-    attached: Table<InstanceId, Vec<String>>,
+    attached: Table<InstanceId, Vec<VolumeId>>,
 }
 
 impl Volumes {
     /// All of them.
-    pub(crate) fn rows(&self) -> &Table<String, Volume> {
+    pub(crate) fn rows(&self) -> &Table<VolumeId, Volume> {
         &self.rows
     }
 
     /// The volume of that id.
-    pub(crate) fn get(&self, id: &str) -> Option<&Volume> {
+    pub(crate) fn get(&self, id: &VolumeId) -> Option<&Volume> {
         self.rows.get(id)
     }
 
@@ -153,13 +153,13 @@ impl Volumes {
     }
 
     /// Removes one; returns whether it existed.
-    pub(super) fn remove(&mut self, id: &str) -> bool {
+    pub(super) fn remove(&mut self, id: &VolumeId) -> bool {
         self.detach(id);
         self.rows.remove(id).is_some()
     }
 
     /// Detaches a volume from its instance.
-    pub(crate) fn detach(&mut self, id: &str) {
+    pub(crate) fn detach(&mut self, id: &VolumeId) {
         let attachment = self
             .rows
             .get_mut(id)
@@ -176,7 +176,7 @@ impl Volumes {
     }
 
     /// Sets whether an attached volume is deleted with its instance.
-    pub(crate) fn goes_with_its_instance(&mut self, id: &str, goes: bool) {
+    pub(crate) fn goes_with_its_instance(&mut self, id: &VolumeId, goes: bool) {
         if let Some(at) = self
             .rows
             .get_mut(id)
@@ -187,7 +187,7 @@ impl Volumes {
     }
 
     /// Records that a volume's disk exists.
-    pub(crate) fn made(&mut self, id: &str) {
+    pub(crate) fn made(&mut self, id: &VolumeId) {
         if self.rows.get(id).is_some_and(|volume| !volume.made)
             && let Some(volume) = self.rows.get_mut(id)
         {

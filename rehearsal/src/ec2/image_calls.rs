@@ -4,10 +4,11 @@ use jiff::Timestamp;
 
 use super::State;
 use super::disk_calls::{self, Sharing};
-use super::images::{self, Image, ImageState, Mapping, not_found};
+use super::images::{Image, ImageState, Mapping, not_found};
 use super::select::{CallSpec, Describe, maybe, one};
 use super::tags;
 use crate::account::{ACCOUNT, REGION};
+use crate::ids::{Id as _, ImageId};
 use crate::wire::{ApiError, Params, Xml, iso};
 
 pub(super) const TAKES: CallSpec = CallSpec {
@@ -74,9 +75,7 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
             });
         owned && executable
     };
-    for id in params.list("ImageId") {
-        images::check_id(id)?;
-    }
+    ImageId::list(params, "ImageId")?;
     let chosen = Describe::new(params, &state.tags, &TAKES).choose_where(
         &state.images,
         shown,
@@ -86,7 +85,7 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
     let mut xml = Xml::new();
     chosen.write(&mut xml, "imagesSet", |x, image| {
         write(x, image);
-        tags::write(x, state.tags.get(&image.id));
+        tags::write(x, state.tags.get(image.id.as_str()));
     });
     Ok(xml)
 }
@@ -121,7 +120,9 @@ fn field(image: &Image, name: &str) -> Option<Vec<String>> {
         "source-image-region" => maybe(image.source_image.as_ref().map(|_| REGION)),
         "sriov-net-support" => maybe(image.sriov.as_ref()),
         "block-device-mapping.device-name" => of_each(|mapping| Some(mapping.device.clone())),
-        "block-device-mapping.snapshot-id" => of_each(|mapping| mapping.snapshot.clone()),
+        "block-device-mapping.snapshot-id" => {
+            of_each(|mapping| mapping.snapshot.as_ref().map(ToString::to_string))
+        }
         "block-device-mapping.volume-size" => {
             of_each(|mapping| mapping.size.map(|size| size.to_string()))
         }
@@ -203,7 +204,7 @@ fn write_mappings(x: &mut Xml, mappings: &[Mapping]) {
 
 /// DescribeImageAttribute.
 pub(crate) fn describe_attribute(state: &State, params: &Params) -> Result<Xml, ApiError> {
-    let image = state.image(params.required("ImageId")?)?;
+    let image = state.image(&ImageId::required(params, "ImageId")?)?;
     image.check_own()?;
     let attribute = params.required("Attribute")?;
     let mut xml = Xml::new();
@@ -238,8 +239,8 @@ pub(crate) fn describe_attribute(state: &State, params: &Params) -> Result<Xml, 
 
 /// ModifyImageAttribute: the description, the launch permissions, and whether it requires IMDSv2.
 pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
-    let id = params.required("ImageId")?;
-    state.image(id)?.check_own()?;
+    let id = ImageId::required(params, "ImageId")?;
+    state.image(&id)?.check_own()?;
     let sharing = Sharing::read(params, "LaunchPermission")?;
     let attribute = params.text("Attribute");
     let given = |name: &str, field: &str| {
@@ -269,7 +270,7 @@ pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml
             "expecting v2.0",
         ));
     }
-    if let Some(image) = state.images.get_mut(id) {
+    if let Some(image) = state.images.get_mut(&id) {
         sharing.apply(&mut image.shared);
         if let Some(description) = description {
             image.description = description;
@@ -281,8 +282,8 @@ pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml
 
 /// ResetImageAttribute: launch permissions only, as on EC2.
 pub(crate) fn reset_attribute(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
-    let id = params.required("ImageId")?;
-    state.image(id)?.check_own()?;
+    let id = ImageId::required(params, "ImageId")?;
+    state.image(&id)?.check_own()?;
     let attribute = params.required("Attribute")?;
     if attribute != "launchPermission" {
         return Err(ApiError::invalid_value(
@@ -291,7 +292,7 @@ pub(crate) fn reset_attribute(state: &mut State, params: &Params) -> Result<Xml,
             "Only launchPermission can be reset.",
         ));
     }
-    if let Some(image) = state.images.get_mut(id) {
+    if let Some(image) = state.images.get_mut(&id) {
         image.shared.clear();
     }
     Ok(tags::done())
@@ -299,8 +300,8 @@ pub(crate) fn reset_attribute(state: &mut State, params: &Params) -> Result<Xml,
 
 /// EnableImageDeprecation, and DisableImageDeprecation where `on` is false.
 pub(crate) fn deprecate(state: &mut State, params: &Params, on: bool) -> Result<Xml, ApiError> {
-    let id = params.required("ImageId")?;
-    state.image(id)?.check_own()?;
+    let id = ImageId::required(params, "ImageId")?;
+    state.image(&id)?.check_own()?;
     let at = if on {
         let text = params.required("DeprecateAt")?;
         let at = text.parse::<Timestamp>();
@@ -308,7 +309,7 @@ pub(crate) fn deprecate(state: &mut State, params: &Params, on: bool) -> Result<
     } else {
         None
     };
-    if let Some(image) = state.images.get_mut(id) {
+    if let Some(image) = state.images.get_mut(&id) {
         image.deprecated = at;
     }
     Ok(tags::done())

@@ -7,13 +7,13 @@ use jiff::Timestamp;
 
 use super::State;
 use super::disks::{Snapshot, SnapshotState, Source, Volume};
-use super::images::{Image, ImageState, Mapping, check_id, not_found, too_small};
+use super::images::{Image, ImageState, Mapping, not_found, too_small};
 use super::instances::{Instance, Phase};
 use super::tags::{self, Tags};
 use crate::account::ACCOUNT;
-use crate::ids::{Id as _, InstanceId};
+use crate::ids::{Id as _, ImageId, InstanceId, SnapshotId};
 use crate::request::RequestContext;
-use crate::wire::{ApiError, Params, Xml, ids};
+use crate::wire::{ApiError, Params, Xml};
 
 /// Debian's account.
 pub(crate) const DEBIAN: &str = "136693071363";
@@ -24,10 +24,9 @@ impl State {
     /// The image of that id.
     ///
     /// # Errors
-    /// `InvalidAMIID.NotFound`, `InvalidAMIID.Malformed`.
-    pub(crate) fn image(&self, id: &str) -> Result<&Image, ApiError> {
-        check_id(id)?;
-        self.images.get(id).ok_or_else(|| not_found(&[id]))
+    /// `InvalidAMIID.NotFound`.
+    pub(crate) fn image(&self, id: &ImageId) -> Result<&Image, ApiError> {
+        self.images.get(id).ok_or_else(|| not_found(&[id.as_str()]))
     }
 
     pub(super) fn check_name(&self, name: &str) -> Result<(), ApiError> {
@@ -58,7 +57,7 @@ impl State {
     /// has been deleted meanwhile.
     pub(crate) fn finish_copy(
         &mut self,
-        snapshot_id: &str,
+        snapshot_id: &SnapshotId,
         outcome: Result<(), String>,
         now: Timestamp,
     ) -> bool {
@@ -73,7 +72,7 @@ impl State {
             Err(why) => snapshot.state = SnapshotState::Failed(why.clone()),
         }
         let snapshots = &self.snapshots;
-        let waits = |_: &String, image: &Image| {
+        let waits = |_: &ImageId, image: &Image| {
             image.state == ImageState::Pending && image.uses(snapshot_id)
         };
         self.images.update_where(waits, |_, image| {
@@ -92,7 +91,7 @@ impl State {
     }
 
     /// Removes a base image whose disk could not be imported.
-    pub(crate) fn remove_base_image(&mut self, snapshot_id: &str) {
+    pub(crate) fn remove_base_image(&mut self, snapshot_id: &SnapshotId) {
         self.images.remove_where(|_, image| image.uses(snapshot_id));
         self.drop_snapshot(snapshot_id);
     }
@@ -132,7 +131,7 @@ impl State {
             .count()
             + 1;
         let snapshot = Snapshot {
-            id: ids::resource("snap"),
+            id: SnapshotId::fresh(),
             source,
             size: BASE_SIZE,
             state: SnapshotState::Pending,
@@ -144,7 +143,7 @@ impl State {
             shared: ["all".to_owned()].into(),
         };
         let image = Image {
-            id: ids::resource("ami"),
+            id: ImageId::fresh(),
             name: format!("{stem}-{serial:04}"),
             description: format!("Debian {suite} ({day}-{serial:04})"),
             owner: DEBIAN.to_owned(),
@@ -242,7 +241,7 @@ pub(crate) fn register(
     }
     mappings.sort_by_key(|mapping| mapping.device != root_device);
     let image = Image {
-        id: ids::resource("ami"),
+        id: ImageId::fresh(),
         name: name.to_owned(),
         description: params.string("Description").unwrap_or_default(),
         owner: ACCOUNT.to_owned(),
@@ -304,7 +303,7 @@ fn fill_from_snapshot(state: &State, mapping: &mut Mapping) -> Result<(), ApiErr
     }
     let size = mapping.size.unwrap_or(snapshot.size);
     if size < snapshot.size {
-        return Err(too_small(size, id, snapshot.size));
+        return Err(too_small(size, id.as_str(), snapshot.size));
     }
     mapping.size = Some(size);
     mapping.delete_on_termination.get_or_insert(true);
@@ -347,7 +346,7 @@ pub(crate) fn create(
     let image_tags = tags::specified(params, "image")?;
     let snapshot_tags = tags::specified(params, "snapshot")?;
     let mut overrides = Mapping::read_all(params)?;
-    let id = ids::resource("ami");
+    let id = ImageId::fresh();
     let mut snapshots = Vec::new();
     let mut devices = Vec::new();
     for (volume, attachment) in state.volumes_of(&instance.id) {
@@ -355,7 +354,7 @@ pub(crate) fn create(
             continue;
         }
         let snapshot = Snapshot {
-            id: ids::resource("snap"),
+            id: SnapshotId::fresh(),
             source: Source::Volume(volume.id.clone()),
             size: volume.size,
             state: SnapshotState::Pending,
@@ -447,14 +446,16 @@ fn is_included(volume: &Volume, device: &str, overrides: &mut [Mapping]) -> Resu
 
 /// DeregisterImage, with its snapshots when requested.
 pub(crate) fn deregister(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
-    let id = params.required("ImageId")?;
-    let image = state.image(id)?;
+    let id = ImageId::required(params, "ImageId")?;
+    let image = state.image(&id)?;
     image.check_own()?;
-    let snapshots: Vec<String> = image.snapshots().map(str::to_owned).collect();
+    let snapshots: Vec<SnapshotId> = image.snapshots().cloned().collect();
     let with_snapshots = params.boolean("DeleteAssociatedSnapshots")? == Some(true);
-    state.images.remove(id);
-    state.tags.remove(id);
-    state.tokens.remove_where(|_, used| used.made == [id]);
+    state.images.remove(&id);
+    state.tags.remove(id.as_str());
+    state
+        .tokens
+        .remove_where(|_, used| used.made == [id.as_str()]);
     let mut xml = tags::done();
     if with_snapshots {
         let mut results = BTreeMap::new();

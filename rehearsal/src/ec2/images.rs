@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::encryption;
 use crate::account::ACCOUNT;
-use crate::ids::InstanceId;
+use crate::ids::{Id as _, ImageId, InstanceId, SnapshotId};
 use crate::wire::{ApiError, Params};
 
 /// A machine image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Image {
-    /// `ami-…`
-    pub(crate) id: String,
+    /// Its id.
+    pub(crate) id: ImageId,
     /// Unique among its owner's images.
     pub(crate) name: String,
     /// Free text.
@@ -46,7 +46,7 @@ pub(crate) struct Image {
     /// The instance it was created from, by CreateImage.
     pub(crate) source_instance: Option<InstanceId>,
     /// Its source image: the one it is a copy of, or the one its instance was launched from.
-    pub(crate) source_image: Option<String>,
+    pub(crate) source_image: Option<ImageId>,
     /// When it is deprecated, if ever.
     pub(crate) deprecated: Option<Timestamp>,
     /// When it was last launched.
@@ -81,7 +81,7 @@ pub(crate) struct Mapping {
     /// e.g. `/dev/xvda`
     pub(crate) device: String,
     /// `None` for an empty disk.
-    pub(crate) snapshot: Option<String>,
+    pub(crate) snapshot: Option<SnapshotId>,
     /// GiB; the snapshot's size when not set.
     pub(crate) size: Option<u32>,
     /// e.g. `gp3`
@@ -142,7 +142,7 @@ impl Mapping {
                 }
                 Ok(Self {
                     device: mapping.required("DeviceName")?.to_owned(),
-                    snapshot: ebs.string("SnapshotId"),
+                    snapshot: ebs.text("SnapshotId").map(SnapshotId::parse).transpose()?,
                     size,
                     kind,
                     iops: ebs.integer("Iops")?,
@@ -196,15 +196,15 @@ impl Mapping {
 
 impl Image {
     /// Whether it maps that snapshot.
-    pub(crate) fn uses(&self, snapshot_id: &str) -> bool {
+    pub(crate) fn uses(&self, snapshot_id: &SnapshotId) -> bool {
         self.snapshots().any(|id| id == snapshot_id)
     }
 
     /// The snapshots it maps.
-    pub(crate) fn snapshots(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn snapshots(&self) -> impl Iterator<Item = &SnapshotId> {
         self.mappings
             .iter()
-            .filter_map(|mapping| mapping.snapshot.as_deref())
+            .filter_map(|mapping| mapping.snapshot.as_ref())
     }
 
     /// Refuses changes to another account's image.
@@ -220,20 +220,6 @@ impl Image {
             format!("Not authorized for image:{}", self.id),
         ))
     }
-}
-
-/// Refuses a text that is not an image id.
-///
-/// # Errors
-/// `InvalidAMIID.Malformed`.
-pub(crate) fn check_id(id: &str) -> Result<(), ApiError> {
-    if id.starts_with("ami-") {
-        return Ok(());
-    }
-    Err(ApiError::new(
-        "InvalidAMIID.Malformed",
-        format!("Invalid id: \"{id}\" (expecting \"ami-...\")"),
-    ))
 }
 
 /// EC2's error for unknown images.

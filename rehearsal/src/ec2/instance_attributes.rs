@@ -10,7 +10,7 @@ use super::instance_views::{write_devices, write_groups, write_metadata};
 use super::instances::{Instance, OnShutdown, Phase};
 use super::run;
 use super::tags;
-use crate::ids::{Id as _, InstanceId};
+use crate::ids::{Id as _, InstanceId, VolumeId};
 use crate::wire::{ApiError, Params, Xml};
 
 /// DescribeInstanceAttribute.
@@ -189,7 +189,7 @@ fn deletion_flags(
     state: &State,
     instance_id: &InstanceId,
     params: &Params,
-) -> Result<Vec<(String, bool)>, ApiError> {
+) -> Result<Vec<(VolumeId, bool)>, ApiError> {
     let mut flags = Vec::new();
     for mapping in params.structs("BlockDeviceMapping") {
         let device = mapping.required("DeviceName")?;

@@ -299,7 +299,7 @@ fn field(state: &State, instance: &Instance, name: &str) -> Option<Vec<String>> 
         "iam-instance-profile.id" => maybe(instance.profile.as_ref().map(|_| PROFILE_ID)),
         "iam-instance-profile.name" => maybe(instance.profile.as_ref()),
         "block-device-mapping.volume-id" => {
-            Some(volumes().map(|(volume, _)| volume.id.clone()).collect())
+            Some(volumes().map(|(volume, _)| volume.id.to_string()).collect())
         }
         "block-device-mapping.device-name" => {
             Some(volumes().map(|(_, at)| at.device.clone()).collect())

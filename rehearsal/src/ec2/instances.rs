@@ -13,7 +13,7 @@ use super::interfaces;
 use super::select::absent;
 use super::spot::SpotRequest;
 use crate::guests::Failure;
-use crate::ids::InstanceId;
+use crate::ids::{ImageId, InstanceId};
 use crate::wire::ApiError;
 
 /// An instance.
@@ -28,7 +28,7 @@ pub(crate) struct Instance {
     /// The caller's token for that call.
     pub(crate) token: Option<String>,
     /// The image it was launched from.
-    pub(crate) image: String,
+    pub(crate) image: ImageId,
     /// Its type.
     pub(crate) kind: String,
     /// As of its image.

@@ -17,7 +17,7 @@ use super::spot::{self, SpotRequest};
 use super::tags::{self, Tags};
 use super::templates::Data;
 use super::tokens::{UsedToken, request_parameters};
-use crate::ids::{Id as _, InstanceId};
+use crate::ids::{Id as _, ImageId, InstanceId, SnapshotId, VolumeId};
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params, Xml, ids};
 
@@ -161,11 +161,11 @@ pub(crate) fn launch(
     let params = Params::from(data.0.clone());
     check_known(&params)?;
     let image = state
-        .image(
+        .image(&ImageId::parse(
             params
                 .text("ImageId")
                 .ok_or_else(|| ApiError::missing("ImageId"))?,
-        )?
+        )?)?
         .clone();
     if image.state != ImageState::Available {
         return Err(ApiError::new(
@@ -363,7 +363,11 @@ fn devices(state: &State, image: &Image, overrides: &[Mapping]) -> Result<Vec<Ma
         if size < least {
             return Err(too_small(
                 size,
-                device.snapshot.as_deref().unwrap_or_default(),
+                device
+                    .snapshot
+                    .as_ref()
+                    .map(SnapshotId::as_str)
+                    .unwrap_or_default(),
                 least,
             ));
         }
@@ -385,7 +389,7 @@ fn volume(device: &Mapping, instance: &Instance, now: Timestamp) -> Volume {
     let kind = device.kind.clone().unwrap_or_else(|| "gp2".to_owned());
     let gp3 = kind == "gp3";
     Volume {
-        id: ids::resource("vol"),
+        id: VolumeId::fresh(),
         size: device.size.unwrap_or(EMPTY_SIZE),
         iops: device.iops.or(gp3.then_some(3000)),
         throughput: device.throughput.or(gp3.then_some(125)),

@@ -206,7 +206,8 @@ fn field(
         }
         "launch.block-device-mapping.snapshot-id" => Some(
             volumes()
-                .filter_map(|(volume, _)| volume.snapshot.clone())
+                .filter_map(|(volume, _)| volume.snapshot.as_ref())
+                .map(ToString::to_string)
                 .collect(),
         ),
         "launch.block-device-mapping.volume-size" => Some(

@@ -10,16 +10,16 @@ use super::security_groups::SecurityGroup;
 use super::tags::Tags;
 use super::templates::Template;
 use super::tokens::UsedToken;
-use crate::ids::{Id as _, InstanceId};
+use crate::ids::{Id as _, ImageId, InstanceId, SnapshotId};
 use crate::table::{Changes, Table, read};
 
 /// The state of EC2.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     /// Images by id.
-    pub(crate) images: Table<String, Image>,
+    pub(crate) images: Table<ImageId, Image>,
     /// Snapshots by id.
-    pub(crate) snapshots: Table<String, Snapshot>,
+    pub(crate) snapshots: Table<SnapshotId, Snapshot>,
     /// Volumes by id.
     pub(crate) volumes: Volumes,
     /// Instances by id, terminated ones for one more hour.
@@ -66,8 +66,13 @@ impl State {
     pub(crate) fn restore(&mut self, table: &str, key: &str, value: &[u8]) -> anyhow::Result<bool> {
         let key = key.to_owned();
         match table {
-            "ec2.images" => drop(self.images.insert(key, read(value)?)),
-            "ec2.snapshots" => drop(self.snapshots.insert(key, read(value)?)),
+            "ec2.images" => drop(self.images.insert(ImageId::unchecked(key), read(value)?)),
+            "ec2.snapshots" => {
+                drop(
+                    self.snapshots
+                        .insert(SnapshotId::unchecked(key), read(value)?),
+                );
+            }
             "ec2.volumes" => self.volumes.insert(read(value)?),
             "ec2.instances" => {
                 drop(

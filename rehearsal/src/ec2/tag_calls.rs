@@ -4,7 +4,7 @@ use super::State;
 use super::select::{CallSpec, Filters, Page, one};
 use super::spot;
 use super::tags::{self, Tags, done, kind, read};
-use crate::ids::{Id as _, InstanceId};
+use crate::ids::{Id as _, ImageId, InstanceId, SnapshotId, VolumeId};
 use crate::wire::{ApiError, Params, Xml};
 
 /// AWS's limit.
@@ -112,10 +112,10 @@ impl State {
     /// The `NotFound` of its kind, or `InvalidID` for an id of no kind.
     pub(crate) fn check_exists(&self, id: &str) -> Result<(), ApiError> {
         match tags::kind(id) {
-            Some("image") => self.image(id).map(drop),
+            Some("image") => self.image(&ImageId::parse(id)?).map(drop),
             Some("instance") => self.instance(&InstanceId::parse(id)?).map(drop),
-            Some("snapshot") => self.snapshot(id).map(drop),
-            Some("volume") => self.volume(id).map(drop),
+            Some("snapshot") => self.snapshot(&SnapshotId::parse(id)?).map(drop),
+            Some("volume") => self.volume(&VolumeId::parse(id)?).map(drop),
             Some("security-group") => self.group(id).map(drop),
             Some("launch-template") => self.template_by_id(id).map(drop),
             Some("key-pair") if self.keys.values().any(|key| key.id == id) => Ok(()),

@@ -79,7 +79,7 @@ impl GuestKind for Puppets {
             ),
             ("AWS_REGION", facts.region),
             ("REHEARSAL_INSTANCE_ID", guest.id.to_string()),
-            ("REHEARSAL_IMAGE_ID", guest.image_id.clone()),
+            ("REHEARSAL_IMAGE_ID", guest.image_id.to_string()),
             ("REHEARSAL_ADDRESS", guest.address.to_string()),
         ];
         let folder = folder.to_owned();

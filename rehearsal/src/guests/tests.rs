@@ -17,7 +17,7 @@ impl ImdsSource for OnlyOne {
     fn facts(&self, instance_id: &InstanceId) -> Option<ImdsFacts> {
         Some(ImdsFacts {
             instance_id: instance_id.to_owned(),
-            image_id: "ami-1".to_owned(),
+            image_id: "ami-1".into(),
             instance_type: "t3.micro".to_owned(),
             region: "us-east-1".to_owned(),
             zone: "us-east-1a".to_owned(),
@@ -62,7 +62,7 @@ fn fixture(script: &str, test: u8) -> (tempfile::TempDir, Arc<dyn VmHost>, Guest
         disk: folder.path().join("none"),
         firmware: Firmware::Uefi,
         imds: folder.path().join("imds.sock"),
-        image_id: "ami-1".to_owned(),
+        image_id: "ami-1".into(),
         emulated: false,
     };
     (folder, host, guest)

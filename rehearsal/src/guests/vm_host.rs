@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::accelerator::Choice;
 use super::failure::Failure;
-use crate::ids::InstanceId;
+use crate::ids::{ImageId, InstanceId};
 
 /// What boots a guest's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(crate) struct GuestSpec {
     /// Unix socket on which the cloud serves this instance's metadata over plain HTTP/1.1.
     pub(crate) imds: PathBuf,
     /// The AMI it was launched from (puppets get it in their environment; QEMU guests read it from IMDS).
-    pub(crate) image_id: String,
+    pub(crate) image_id: ImageId,
     /// Whether it runs under emulation, whatever accelerator the host has.
     pub(crate) emulated: bool,
 }

@@ -17,7 +17,7 @@ impl ImdsSource for Fixed {
 fn facts() -> ImdsFacts {
     ImdsFacts {
         instance_id: "i-1".into(),
-        image_id: "ami-1".to_owned(),
+        image_id: "ami-1".into(),
         instance_type: "t3.micro".to_owned(),
         region: "us-east-1".to_owned(),
         zone: "us-east-1a".to_owned(),

@@ -16,6 +16,7 @@ use crate::ec2::{self};
 use crate::guests::accelerator::Accelerator;
 use crate::guests::fake_host::FakeHost;
 use crate::guests::{Failure, FailureKind, Firmware, Guest, GuestState, HostKind, VmHost};
+use crate::ids::{SnapshotId, VolumeId};
 use crate::imds_source::ImdsSource as _;
 use crate::metadata::Metadata;
 use crate::request::RequestContext;
@@ -41,28 +42,28 @@ struct Careful {
 }
 
 impl DiskStore for Careful {
-    fn import(&self, snapshot_id: &str, file: &Path) -> anyhow::Result<()> {
+    fn import(&self, snapshot_id: &SnapshotId, file: &Path) -> anyhow::Result<()> {
         self.disks.import(snapshot_id, file)
     }
 
     fn create_volume(
         &self,
-        volume_id: &str,
-        snapshot_id: Option<&str>,
+        volume_id: &VolumeId,
+        snapshot_id: Option<&SnapshotId>,
         size_gib: u32,
     ) -> anyhow::Result<PathBuf> {
         self.disks.create_volume(volume_id, snapshot_id, size_gib)
     }
 
-    fn volume_path(&self, volume_id: &str) -> PathBuf {
+    fn volume_path(&self, volume_id: &VolumeId) -> PathBuf {
         self.disks.volume_path(volume_id)
     }
 
-    fn has_boot_code(&self, _volume_id: &str) -> anyhow::Result<bool> {
+    fn has_boot_code(&self, _volume_id: &VolumeId) -> anyhow::Result<bool> {
         Ok(!self.uefi_only.load(Ordering::Relaxed))
     }
 
-    fn capture(&self, volume_id: &str, snapshot_id: &str) -> anyhow::Result<()> {
+    fn capture(&self, volume_id: &VolumeId, snapshot_id: &SnapshotId) -> anyhow::Result<()> {
         let instance = self.cloud.read(|state, _| {
             let volume = &state.region.ec2.volumes.rows()[volume_id];
             volume.attachment.as_ref().unwrap().instance.clone()
@@ -71,15 +72,15 @@ impl DiskStore for Careful {
         self.disks.capture(volume_id, snapshot_id)
     }
 
-    fn duplicate(&self, snapshot_id: &str, copy_id: &str) -> anyhow::Result<()> {
+    fn duplicate(&self, snapshot_id: &SnapshotId, copy_id: &SnapshotId) -> anyhow::Result<()> {
         self.disks.duplicate(snapshot_id, copy_id)
     }
 
-    fn delete_volume(&self, volume_id: &str) {
+    fn delete_volume(&self, volume_id: &VolumeId) {
         self.disks.delete_volume(volume_id);
     }
 
-    fn delete_snapshot(&self, snapshot_id: &str) {
+    fn delete_snapshot(&self, snapshot_id: &SnapshotId) {
         self.disks.delete_snapshot(snapshot_id);
     }
 }
@@ -183,7 +184,7 @@ impl Bench {
     }
 
     fn base(&self) -> String {
-        self.ec2(|ec2| ec2.images.keys().next().unwrap().clone())
+        self.ec2(|ec2| ec2.images.keys().next().unwrap().to_string())
     }
 
     fn run(&self, more: &str) -> String {
@@ -208,7 +209,7 @@ impl Bench {
     }
 
     fn root(&self, id: &str) -> String {
-        self.ec2(|ec2| ec2.volumes_of(&id.into()).next().unwrap().0.id.clone())
+        self.ec2(|ec2| ec2.volumes_of(&id.into()).next().unwrap().0.id.to_string())
     }
 
     /// DescribeInstanceStatus: the summaries of system and instance, and the event's description.
@@ -244,7 +245,7 @@ async fn an_instance_passes_its_states_and_its_disk_is_deleted() {
     assert_eq!(bench.phase(&id), Phase::Pending);
     bench.settle().await;
     assert_eq!(bench.phase(&id), Phase::Running);
-    let disk = bench.disks.volume_path(&bench.root(&id));
+    let disk = bench.disks.volume_path(&bench.root(&id).as_str().into());
     assert!(disk.exists());
 
     bench.to("Stop", &id);
@@ -287,7 +288,7 @@ async fn a_guest_is_booted_by_the_firmware_that_its_instance_shows() {
     bench
         .cloud
         .change(|state, _| {
-            let image = state.region.ec2.images.get_mut(&bios).unwrap();
+            let image = state.region.ec2.images.get_mut(bios.as_str()).unwrap();
             image.boot_mode = None;
         })
         .unwrap();
@@ -434,7 +435,7 @@ async fn an_image_of_a_running_instance_is_copied_while_it_is_off() {
         .call(&format!("Action=CreateImage&InstanceId={id}&Name=mine"))
         .unwrap();
     let image = between(&answer, "<imageId>", "</imageId>");
-    let state = |bench: &Bench| bench.ec2(|ec2| ec2.images[&image].state.name());
+    let state = |bench: &Bench| bench.ec2(|ec2| ec2.images[image.as_str()].state.name());
     assert_eq!(state(&bench), "pending");
 
     bench.settle().await;
@@ -450,10 +451,19 @@ async fn an_image_of_a_running_instance_is_copied_while_it_is_off() {
     let next = between(&answer, "<imageId>", "</imageId>");
     bench.host.power_off(&id.as_str().into());
     bench.settle().await;
-    assert_eq!(bench.ec2(|ec2| ec2.images[&next].state.name()), "available");
+    assert_eq!(
+        bench.ec2(|ec2| ec2.images[next.as_str()].state.name()),
+        "available"
+    );
     assert_eq!(bench.host.state(&id.as_str().into()), GuestState::Running);
 
-    let snapshot = bench.ec2(|ec2| ec2.images[&image].snapshots().next().unwrap().to_owned());
+    let snapshot = bench.ec2(|ec2| {
+        ec2.images[image.as_str()]
+            .snapshots()
+            .next()
+            .unwrap()
+            .to_owned()
+    });
     let delete = format!("Action=DeleteSnapshot&SnapshotId={snapshot}");
     assert_eq!(
         bench.call(&delete).unwrap_err().code,
@@ -464,7 +474,7 @@ async fn an_image_of_a_running_instance_is_copied_while_it_is_off() {
         .unwrap();
     bench.call(&delete).unwrap();
     bench.settle().await;
-    assert!(!bench.disks.volume_path(&snapshot).exists());
+    assert!(!bench.disks.volume_path(&snapshot.as_str().into()).exists());
 }
 
 #[tokio::test]
@@ -480,7 +490,7 @@ async fn a_copy_of_an_image_has_a_disk_of_its_own() {
     let state = |image: &str| bench.ec2(|ec2| ec2.images[image].state.name());
     let disk = |image: &str| {
         let snapshot = bench.ec2(|ec2| ec2.images[image].snapshots().next().unwrap().to_owned());
-        bench.disks.volume_path(&snapshot)
+        bench.disks.volume_path(&snapshot.as_str().into())
     };
     let first = copy("first", &base);
     assert_eq!(state(&first), "pending");
@@ -617,7 +627,7 @@ async fn a_failed_disk_creation_terminates_the_instance_with_a_reason() {
     bench.settle().await;
     assert_eq!(bench.phase(&id), Phase::Terminated);
     let message = bench.ec2(|ec2| ec2.instances[id.as_str()].reason.clone().unwrap().message);
-    assert!(message.contains(&snapshot), "{message}");
+    assert!(message.contains(snapshot.as_str()), "{message}");
 }
 
 #[tokio::test]

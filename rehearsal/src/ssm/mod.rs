@@ -15,6 +15,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::ids::{Id as _, ImageId};
 use crate::request::RequestContext;
 use crate::wire::ApiError;
 
@@ -35,7 +36,7 @@ pub(crate) use state::State;
 /// What Parameter Store reads from EC2.
 pub(crate) trait Images {
     /// Whether an image exists and is available.
-    fn is_available(&self, image_id: &str) -> bool;
+    fn is_available(&self, image_id: &ImageId) -> bool;
 }
 
 /// Answers one Systems Manager request; see [`crate::cloud`] for the convention. The answer is the
@@ -83,7 +84,7 @@ pub(crate) fn tick(state: &mut State, images: &dyn Images, now: Timestamp) {
         .is_some_and(|awaited| awaited.due <= now)
     {
         let awaited = state.awaited.remove(0);
-        if images.is_available(&awaited.version.value) {
+        if images.is_available(&ImageId::unchecked(&*awaited.version.value)) {
             state.write(&awaited.name, Kind::String, awaited.version, awaited.tags);
         } else {
             // On AWS this is an EventBridge event; here it is logged.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::put::VALIDATION;
 use super::{Images, State, handle, tick};
+use crate::ids::ImageId;
 use crate::request::RequestContext;
 use crate::wire::ApiError;
 
@@ -15,8 +16,8 @@ use crate::wire::ApiError;
 struct Shelf(BTreeSet<String>);
 
 impl Images for Shelf {
-    fn is_available(&self, id: &str) -> bool {
-        self.0.contains(id)
+    fn is_available(&self, id: &ImageId) -> bool {
+        self.0.contains(id.as_str())
     }
 }
 

@@ -110,7 +110,7 @@ impl Environment for Memory {
                 state: if self.slow_boot { "pending" } else { "running" }.to_owned(),
                 zone,
                 instance_type: "t3.micro".to_owned(),
-                image_id: format!("ami-{version}"),
+                image_id: format!("ami-{version}").as_str().into(),
                 impaired: false,
                 reason: None,
             },
