@@ -13,7 +13,7 @@ use crate::ec2::run;
 use crate::ec2::tags::Tags;
 use crate::ec2::templates::{Data, Template};
 use crate::elb::Ec2View as _;
-use crate::ids::InstanceId;
+use crate::ids::{Id as _, InstanceId, SubnetId, TemplateId};
 use crate::launch_error::Attempt;
 use crate::request::RequestContext;
 use crate::ssm;
@@ -40,7 +40,7 @@ impl RegionAt<'_> {
         if wanted.id.is_empty() {
             ec2.template_by_name(&wanted.name)
         } else {
-            ec2.template_by_id(&wanted.id)
+            ec2.template_by_id(&TemplateId::parse(&wanted.id)?)
         }
     }
 
@@ -77,7 +77,7 @@ impl RegionAt<'_> {
         data.0.remove(subnet);
         data.0.remove(ZONE);
         match place {
-            Place::Subnet(id) => data.0.insert(subnet.to_owned(), id.clone()),
+            Place::Subnet(id) => data.0.insert(subnet.to_owned(), id.to_string()),
             Place::Zone(zone) => data.0.insert(ZONE.to_owned(), zone.clone()),
         };
         let marks = run::template_tags(&found.id, number);
@@ -142,7 +142,7 @@ impl Environment for RegionAt<'_> {
             .resolve(&wanted.version)
             .map_err(|error| error.message)?;
         let resolved = TemplateRef {
-            id: template.id.clone(),
+            id: template.id.to_string(),
             name: template.name.clone(),
             version: wanted.version.clone(),
         };
@@ -171,7 +171,7 @@ impl Environment for RegionAt<'_> {
                     Place::Zone(zone) => zone.clone(),
                 },
                 subnet: match &request.place {
-                    Place::Subnet(subnet) => subnet,
+                    Place::Subnet(subnet) => subnet.as_str(),
                     Place::Zone(_) => "",
                 },
             }));
@@ -225,7 +225,7 @@ impl Environment for RegionAt<'_> {
         self.region.ec2.network.subnet_of_zone(zone).is_ok()
     }
 
-    fn subnet_zone(&self, subnet_id: &str) -> Option<String> {
+    fn subnet_zone(&self, subnet_id: &SubnetId) -> Option<String> {
         self.region.ec2.subnet_zone(subnet_id)
     }
 
@@ -452,7 +452,7 @@ mod tests {
             let named = Named {
                 image: image.to_string(),
                 group: group_id.split_once('<').unwrap().0.to_owned(),
-                template: region.ec2.template_by_name("shop").unwrap().id.clone(),
+                template: region.ec2.template_by_name("shop").unwrap().id.to_string(),
             };
             let data = whole
                 .replace("IMAGE", image.as_str())

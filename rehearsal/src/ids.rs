@@ -163,6 +163,70 @@ id!(
     )
 );
 
+id!(
+    /// A security group.
+    SecurityGroupId,
+    "sg-",
+    |text| ApiError::new(
+        "InvalidGroupId.Malformed",
+        format!("Invalid id: \"{text}\" (expecting \"sg-...\")")
+    )
+);
+id!(
+    /// A subnet.
+    SubnetId,
+    "subnet-",
+    |text| ApiError::new(
+        "InvalidSubnetID.NotFound",
+        format!("The subnet ID '{text}' does not exist")
+    )
+);
+id!(
+    /// A VPC.
+    VpcId,
+    "vpc-",
+    |text| ApiError::new(
+        "InvalidVpcID.NotFound",
+        format!("The vpc ID '{text}' does not exist")
+    )
+);
+id!(
+    /// A network interface.
+    InterfaceId,
+    "eni-",
+    |text| ApiError::new(
+        "InvalidNetworkInterfaceId.Malformed",
+        format!("Invalid id: \"{text}\" (expecting \"eni-...\")")
+    )
+);
+id!(
+    /// A launch template.
+    TemplateId,
+    "lt-",
+    |text| ApiError::new(
+        "InvalidLaunchTemplateId.Malformed",
+        format!("The launch template ID '{text}' is malformed.")
+    )
+);
+id!(
+    /// A Spot Instance request.
+    SpotRequestId,
+    "sir-",
+    |text| ApiError::new(
+        "InvalidSpotInstanceRequestID.Malformed",
+        format!("Invalid id: \"{text}\" (expecting \"sir-...\")")
+    )
+);
+id!(
+    /// A key pair; its name can be used again, its id cannot.
+    KeyPairId,
+    "key-",
+    |text| ApiError::new(
+        "InvalidKeyPair.NotFound",
+        format!("The key pair '{text}' does not exist")
+    )
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +254,34 @@ mod tests {
         check::<VolumeId>(
             "InvalidVolume.NotFound",
             "The volume 'nonsense' does not exist.",
+        );
+        check::<SecurityGroupId>(
+            "InvalidGroupId.Malformed",
+            "Invalid id: \"nonsense\" (expecting \"sg-...\")",
+        );
+        check::<SubnetId>(
+            "InvalidSubnetID.NotFound",
+            "The subnet ID 'nonsense' does not exist",
+        );
+        check::<VpcId>(
+            "InvalidVpcID.NotFound",
+            "The vpc ID 'nonsense' does not exist",
+        );
+        check::<InterfaceId>(
+            "InvalidNetworkInterfaceId.Malformed",
+            "Invalid id: \"nonsense\" (expecting \"eni-...\")",
+        );
+        check::<TemplateId>(
+            "InvalidLaunchTemplateId.Malformed",
+            "The launch template ID 'nonsense' is malformed.",
+        );
+        check::<SpotRequestId>(
+            "InvalidSpotInstanceRequestID.Malformed",
+            "Invalid id: \"nonsense\" (expecting \"sir-...\")",
+        );
+        check::<KeyPairId>(
+            "InvalidKeyPair.NotFound",
+            "The key pair 'nonsense' does not exist",
         );
     }
 }

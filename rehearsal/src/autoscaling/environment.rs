@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use instance_refresh::{AlarmState, TemplateRef};
 
-use crate::ids::{ImageId, InstanceId};
+use crate::ids::{ImageId, InstanceId, SubnetId};
 
 /// What a template version resolves to now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub(crate) struct TemplateView {
 /// Where a group may have instances: in its subnets, or, when it names none, in the default subnets of its zones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// `subnet-…`
-    Subnet(String),
+    /// In a subnet.
+    Subnet(SubnetId),
     /// e.g. `us-east-1a`
     Zone(String),
 }
@@ -86,7 +86,7 @@ pub(crate) trait Environment {
     /// Whether the region has such a zone.
     fn has_zone(&self, zone: &str) -> bool;
     /// The zone and id of a subnet, when it exists.
-    fn subnet_zone(&self, subnet_id: &str) -> Option<String>;
+    fn subnet_zone(&self, subnet_id: &SubnetId) -> Option<String>;
     /// A new id for an activity or a refresh (a UUID).
     fn fresh_uuid(&mut self) -> String;
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::activities::{ActivityLog, ActivityStatus};
 use super::environment::Place;
 use super::members::Member;
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, SubnetId};
 use crate::table::Series;
 
 /// The longest time that a lifecycle action may stay open, with any number of heartbeats, in seconds.
@@ -143,7 +143,7 @@ pub(crate) struct Group {
     /// AvailabilityZones.
     pub(crate) zones: Vec<String>,
     /// Subnets of VPCZoneIdentifier.
-    pub(crate) subnets: Vec<String>,
+    pub(crate) subnets: Vec<SubnetId>,
     /// Attached target groups.
     pub(crate) target_groups: Vec<String>,
     /// HealthCheckType.

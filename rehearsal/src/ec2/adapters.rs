@@ -6,7 +6,7 @@ use super::State;
 use super::images::ImageState;
 use super::instances::Phase;
 use crate::elb::{Ec2View, InstanceState, InstanceView};
-use crate::ids::{ImageId, InstanceId};
+use crate::ids::{ImageId, InstanceId, SubnetId, VpcId};
 use crate::ssm::Images;
 
 impl Images for State {
@@ -31,11 +31,11 @@ impl Ec2View for State {
         })
     }
 
-    fn vpc(&self) -> &str {
+    fn vpc(&self) -> &VpcId {
         &self.network.vpc
     }
 
-    fn subnet_zone(&self, subnet_id: &str) -> Option<String> {
+    fn subnet_zone(&self, subnet_id: &SubnetId) -> Option<String> {
         self.network
             .subnet(subnet_id)
             .ok()

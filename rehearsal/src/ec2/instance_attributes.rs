@@ -10,7 +10,7 @@ use super::instance_views::{write_devices, write_groups, write_metadata};
 use super::instances::{Instance, OnShutdown, Phase};
 use super::run;
 use super::tags;
-use crate::ids::{Id as _, InstanceId, VolumeId};
+use crate::ids::{Id as _, InstanceId, SecurityGroupId, VolumeId};
 use crate::wire::{ApiError, Params, Xml};
 
 /// DescribeInstanceAttribute.
@@ -94,7 +94,7 @@ pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml
     }
     let kept = deletion_flags(state, &instance.id, params)?;
     known |= !kept.is_empty();
-    let groups = params.strings("GroupId");
+    let groups = SecurityGroupId::list(params, "GroupId")?;
     for id in &groups {
         state.group(id)?;
     }

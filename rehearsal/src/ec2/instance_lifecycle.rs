@@ -243,7 +243,7 @@ pub(crate) fn tick(state: &mut State, now: Timestamp) {
     for id in &forgotten {
         let instance = state.instances.remove(id);
         if let Some(request) = instance.and_then(|instance| instance.spot) {
-            state.tags.remove(&request.id);
+            state.tags.remove(request.id.as_str());
         }
         state.tags.remove(id.as_str());
         state.discarded.insert(id.to_string(), ());

@@ -12,10 +12,10 @@ use super::instance_types;
 use super::instances::{Instance, Phase, Reason, not_found};
 use super::interface_calls;
 use super::network::zone_id;
-use super::select::{CallSpec, Describe, absent, maybe, one};
+use super::select::{CallSpec, Describe, absent, each, maybe, one};
 use super::tags;
 use crate::account::ACCOUNT;
-use crate::ids::{Id as _, InstanceId};
+use crate::ids::{Id as _, InstanceId, SecurityGroupId};
 use crate::table::Table;
 use crate::wire::{ApiError, Params, Xml, iso};
 
@@ -287,7 +287,7 @@ fn field(state: &State, instance: &Instance, name: &str) -> Option<Vec<String>> 
             "disabled"
         }),
         "tenancy" => one("default"),
-        "instance.group-id" | "group-id" => Some(instance.groups.clone()),
+        "instance.group-id" | "group-id" => each(&instance.groups),
         "instance.group-name" | "group-name" => Some(
             instance
                 .groups
@@ -328,7 +328,7 @@ fn field(state: &State, instance: &Instance, name: &str) -> Option<Vec<String>> 
     }
 }
 
-pub(super) fn group_name<'a>(state: &'a State, id: &str) -> &'a str {
+pub(super) fn group_name<'a>(state: &'a State, id: &SecurityGroupId) -> &'a str {
     state
         .groups
         .get(id)

@@ -13,7 +13,7 @@ use super::interfaces;
 use super::select::absent;
 use super::spot::SpotRequest;
 use crate::guests::Failure;
-use crate::ids::{ImageId, InstanceId};
+use crate::ids::{ImageId, InstanceId, SecurityGroupId, SubnetId};
 use crate::wire::ApiError;
 
 /// An instance.
@@ -42,7 +42,7 @@ pub(crate) struct Instance {
     /// Likewise.
     pub(crate) sriov: Option<String>,
     /// Its subnet.
-    pub(crate) subnet: String,
+    pub(crate) subnet: SubnetId,
     /// The subnet's zone.
     pub(crate) zone: String,
     /// Its private address.
@@ -52,7 +52,7 @@ pub(crate) struct Instance {
     /// That pair's public half; the pair itself may be deleted since.
     pub(crate) public_key: Option<String>,
     /// Security groups.
-    pub(crate) groups: Vec<String>,
+    pub(crate) groups: Vec<SecurityGroupId>,
     /// Its network interface's settings, as of its launch.
     #[serde(default)]
     pub(crate) interface: interfaces::Settings,

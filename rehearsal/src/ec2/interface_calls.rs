@@ -6,17 +6,17 @@ use super::State;
 use super::instance_views::{group_name, private_name};
 use super::instances::{Instance, Phase};
 use super::interfaces::{Attachment, Interface};
-use super::select::{CallSpec, Describe, absent, maybe, one};
+use super::select::{CallSpec, Describe, absent, each, maybe, one};
 use super::tags;
 use crate::account::ACCOUNT;
-use crate::ids::InstanceId;
+use crate::ids::{Id as _, InstanceId, InterfaceId};
 use crate::table::Table;
 use crate::wire::{ApiError, Params, Xml, iso};
 
 impl Instance {
     /// The id of its interface.
-    pub(crate) fn interface_id(&self) -> String {
-        self.id.as_str().replacen("i-", "eni-", 1)
+    pub(crate) fn interface_id(&self) -> InterfaceId {
+        InterfaceId::unchecked(self.id.as_str().replacen("i-", "eni-", 1))
     }
 
     /// Its public address, while it has one.
@@ -48,16 +48,16 @@ impl State {
     /// The interface of that id.
     ///
     /// # Errors
-    /// `InvalidNetworkInterfaceID.NotFound`, `….Malformed`.
-    pub(crate) fn interface(&self, id: &str) -> Result<Interface, ApiError> {
-        let rest = check_id(id)?;
+    /// `InvalidNetworkInterfaceID.NotFound`.
+    pub(crate) fn interface(&self, id: &InterfaceId) -> Result<Interface, ApiError> {
         if let Some(left) = self.interfaces.get(id) {
             return Ok(left.clone());
         }
-        let instance = self.instances.get(format!("i-{rest}").as_str());
+        let owner = id.as_str().replacen("eni-", "i-", 1);
+        let instance = self.instances.get(owner.as_str());
         match instance.filter(|instance| instance.is_alive()) {
             Some(instance) => Ok(instance.interface()),
-            None => Err(not_found(&[id])),
+            None => Err(not_found(&[id.as_str()])),
         }
     }
 
@@ -71,7 +71,7 @@ impl State {
             ..instance.interface()
         };
         if instance.interface.delete_on_termination {
-            self.tags.remove(&interface.id);
+            self.tags.remove(interface.id.as_str());
         } else {
             self.interfaces.insert(interface.id.clone(), interface);
         }
@@ -139,20 +139,10 @@ pub(super) const TAKES: CallSpec = CallSpec {
     ..CallSpec::USUAL
 };
 
-/// The part of an interface's id after its prefix.
-fn check_id(id: &str) -> Result<&str, ApiError> {
-    id.strip_prefix("eni-").ok_or_else(|| {
-        ApiError::new(
-            "InvalidNetworkInterfaceId.Malformed",
-            format!("Invalid id: \"{id}\" (expecting \"eni-...\")"),
-        )
-    })
-}
-
 /// DescribeNetworkInterfaces.
 pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> {
-    let named = params.list("NetworkInterfaceId");
-    let all: Table<String, Interface> = if named.is_empty() {
+    let named = InterfaceId::list(params, "NetworkInterfaceId")?;
+    let all: Table<InterfaceId, Interface> = if named.is_empty() {
         let alive = state.instances.values().filter(|one| one.is_alive());
         let attached = alive.map(Instance::interface);
         attached
@@ -162,10 +152,9 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
     } else {
         let mut found = Table::default();
         for id in named {
-            check_id(id)?;
             // Unknown ids are reported together below.
-            if let Ok(interface) = state.interface(id) {
-                found.insert(id.to_owned(), interface);
+            if let Ok(interface) = state.interface(&id) {
+                found.insert(id, interface);
             }
         }
         found
@@ -179,7 +168,7 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
         write(x, state, interface);
         x.text("availabilityZone", &interface.zone)
             .text("requesterManaged", false);
-        tags::write_all(x, state.tags.get(&interface.id));
+        tags::write_all(x, state.tags.get(interface.id.as_str()));
     });
     Ok(xml)
 }
@@ -187,7 +176,7 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
 /// The values of an instance's interface for a filter `network-interface.…` of DescribeInstances.
 pub(crate) fn field_of(state: &State, instance: &Instance, name: &str) -> Option<Vec<String>> {
     let interface = instance.interface();
-    let tags = || state.tags.get(&interface.id).into_iter().flatten();
+    let tags = || state.tags.get(interface.id.as_str()).into_iter().flatten();
     match name {
         "tag-key" => Some(tags().map(|(key, _)| key.clone()).collect()),
         "tag-value" => Some(tags().map(|(_, value)| value.clone()).collect()),
@@ -212,7 +201,7 @@ fn field(state: &State, interface: &Interface, name: &str) -> Option<Vec<String>
         "availability-zone" => one(&interface.zone),
         "availability-zone-id" => one(super::network::zone_id(&interface.zone)),
         "owner-id" => one(ACCOUNT),
-        "group-id" => Some(interface.groups.clone()),
+        "group-id" => each(&interface.groups),
         "group-name" => Some(
             interface
                 .groups
@@ -306,14 +295,14 @@ fn write_association(x: &mut Xml, public: Option<Ipv4Addr>) {
 
 /// DeleteNetworkInterface: only one that outlived its instance.
 pub(crate) fn delete(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
-    let id = params.required("NetworkInterfaceId")?;
-    if state.interface(id)?.attachment.is_some() {
+    let id = InterfaceId::required(params, "NetworkInterfaceId")?;
+    if state.interface(&id)?.attachment.is_some() {
         return Err(ApiError::new(
             "InvalidParameterValue",
             format!("Network interface '{id}' is currently in use."),
         ));
     }
-    state.interfaces.remove(id);
-    state.tags.remove(id);
+    state.interfaces.remove(&id);
+    state.tags.remove(id.as_str());
     Ok(tags::done())
 }

@@ -9,24 +9,24 @@ use std::net::Ipv4Addr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, InterfaceId, SecurityGroupId, SubnetId};
 use crate::wire::{ApiError, Params};
 
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Interface {
-    /// `eni-…`
-    pub(crate) id: String,
+    /// Its id.
+    pub(crate) id: InterfaceId,
     /// Free text.
     pub(crate) description: String,
-    /// `subnet-…`
-    pub(crate) subnet: String,
+    /// Its subnet.
+    pub(crate) subnet: SubnetId,
     /// e.g. `us-east-1a`
     pub(crate) zone: String,
     /// Its private address.
     pub(crate) address: Ipv4Addr,
     /// Security groups.
-    pub(crate) groups: Vec<String>,
+    pub(crate) groups: Vec<SecurityGroupId>,
     /// Its attachment; `None` when its instance is terminated.
     pub(crate) attachment: Option<Attachment>,
 }
@@ -142,7 +142,7 @@ impl Interface {
 
     /// Its MAC address: locally administered, and always the same for an interface.
     pub(super) fn mac(&self) -> String {
-        let digits: Vec<char> = self.id.chars().rev().take(10).collect();
+        let digits: Vec<char> = self.id.as_str().chars().rev().take(10).collect();
         digits.chunks(2).fold("02".to_owned(), |mac, pair| {
             format!("{mac}:{}", pair.iter().collect::<String>())
         })

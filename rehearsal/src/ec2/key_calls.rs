@@ -7,8 +7,9 @@ use super::State;
 use super::keys::{KeyPair, generate, one_line};
 use super::select::{CallSpec, Describe, absent, one};
 use super::tags;
+use crate::ids::{Id as _, KeyPairId};
 use crate::request::RequestContext;
-use crate::wire::{ApiError, Params, Xml, ids, iso};
+use crate::wire::{ApiError, Params, Xml, iso};
 
 fn not_found(names: &[&str]) -> ApiError {
     ApiError::new(
@@ -82,7 +83,7 @@ pub(crate) fn create(
         .text("keyName", &key.name)
         .text("keyFingerprint", &key.fingerprint)
         .text("keyMaterial", private);
-    tags::write(&mut xml, state.tags.get(&key.id));
+    tags::write(&mut xml, state.tags.get(key.id.as_str()));
     Ok(xml)
 }
 
@@ -112,7 +113,7 @@ pub(crate) fn import(
     xml.text("keyPairId", &key.id)
         .text("keyName", &key.name)
         .text("keyFingerprint", &key.fingerprint);
-    tags::write(&mut xml, state.tags.get(&key.id));
+    tags::write(&mut xml, state.tags.get(key.id.as_str()));
     Ok(xml)
 }
 
@@ -144,7 +145,7 @@ fn add(
             )
         })?;
     let key = KeyPair {
-        id: ids::resource("key"),
+        id: KeyPairId::fresh(),
         name: name.to_owned(),
         kind: kind.to_owned(),
         fingerprint: STANDARD.encode(<sha2::Sha256 as sha2::Digest>::digest(&blob)),
@@ -166,7 +167,7 @@ pub(crate) fn delete(state: &mut State, params: &Params) -> Result<Xml, ApiError
         None => params.required("KeyName")?.to_owned(),
     };
     if let Some(key) = state.keys.remove(&name) {
-        state.tags.remove(&key.id);
+        state.tags.remove(key.id.as_str());
     }
     Ok(tags::done())
 }
@@ -202,7 +203,7 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
             .text("keyFingerprint", &key.fingerprint)
             .text("createTime", iso(key.created))
             .maybe("publicKey", with_public.then_some(&key.public));
-        tags::write_all(x, state.tags.get(&key.id));
+        tags::write_all(x, state.tags.get(key.id.as_str()));
     });
     Ok(xml)
 }

@@ -7,13 +7,14 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::ids::KeyPairId;
 use crate::wire::ids;
 
 /// A key pair; the private key is not stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeyPair {
-    /// `key-…`
-    pub(crate) id: String,
+    /// Its id.
+    pub(crate) id: KeyPairId,
     /// Unique.
     pub(crate) name: String,
     /// `rsa` or `ed25519`.

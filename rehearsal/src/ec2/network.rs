@@ -9,7 +9,8 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use crate::account::REGION;
-use crate::wire::{ApiError, ids};
+use crate::ids::{Id as _, SubnetId, VpcId};
+use crate::wire::ApiError;
 
 /// The region's zones.
 pub(crate) const ZONES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
@@ -26,8 +27,8 @@ const BALANCER_BLOCK: u32 = 15;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Network {
-    /// `vpc-…`
-    pub(crate) vpc: String,
+    /// Its id.
+    pub(crate) vpc: VpcId,
     /// The second byte of every address, one of [`SECOND_BYTES`]: from the folder's path, or another when a running
     /// cloud uses that one (`loopback.rs`).
     pub(crate) second_byte: u8,
@@ -40,8 +41,8 @@ pub(crate) struct Network {
 /// A subnet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Subnet {
-    /// `subnet-…`
-    pub(crate) id: String,
+    /// Its id.
+    pub(crate) id: SubnetId,
     /// e.g. `us-east-1a`
     pub(crate) zone: String,
     /// Its index among the subnets, which determines its /20.
@@ -56,14 +57,14 @@ impl Default for Network {
             .iter()
             .zip(0..)
             .map(|(zone, index)| Subnet {
-                id: ids::resource("subnet"),
+                id: SubnetId::fresh(),
                 zone: format!("{REGION}{zone}"),
                 index,
                 given: 0,
             })
             .collect();
         Self {
-            vpc: ids::resource("vpc"),
+            vpc: VpcId::fresh(),
             second_byte: *SECOND_BYTES.start(),
             subnets,
             balancers: 0,
@@ -76,16 +77,22 @@ impl Network {
     ///
     /// # Errors
     /// `InvalidSubnetID.NotFound`.
-    pub(crate) fn subnet(&self, id: &str) -> Result<&Subnet, ApiError> {
+    pub(crate) fn subnet(&self, id: &SubnetId) -> Result<&Subnet, ApiError> {
         self.subnets
             .iter()
-            .find(|subnet| subnet.id == id)
-            .ok_or_else(|| {
-                ApiError::new(
-                    "InvalidSubnetID.NotFound",
-                    format!("The subnet ID '{id}' does not exist"),
-                )
-            })
+            .find(|subnet| subnet.id == *id)
+            .ok_or_else(|| SubnetId::malformed(id.as_str()))
+    }
+
+    /// Refuses any VPC but the default one.
+    ///
+    /// # Errors
+    /// `InvalidVpcID.NotFound`.
+    pub(crate) fn check_vpc(&self, id: &str) -> Result<(), ApiError> {
+        if self.vpc == id {
+            return Ok(());
+        }
+        Err(VpcId::malformed(id))
     }
 
     /// The default subnet of a zone.
@@ -110,20 +117,15 @@ impl Network {
     /// `InsufficientFreeAddressesInSubnet`.
     pub(crate) fn allocate(
         &mut self,
-        subnet_id: &str,
+        subnet_id: &SubnetId,
         taken: impl Fn(Ipv4Addr) -> bool,
     ) -> Result<Ipv4Addr, ApiError> {
         let second_byte = self.second_byte;
         let subnet = self
             .subnets
             .iter_mut()
-            .find(|subnet| subnet.id == subnet_id)
-            .ok_or_else(|| {
-                ApiError::new(
-                    "InvalidSubnetID.NotFound",
-                    format!("The subnet ID '{subnet_id}' does not exist"),
-                )
-            })?;
+            .find(|subnet| subnet.id == *subnet_id)
+            .ok_or_else(|| SubnetId::malformed(subnet_id.as_str()))?;
         // The last address of a subnet is its broadcast address.
         let usable = SUBNET_SIZE - RESERVED - 1;
         for _ in 0..usable {

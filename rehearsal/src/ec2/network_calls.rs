@@ -5,6 +5,7 @@ use super::network::{RESERVED, SUBNET_SIZE, Subnet, ZONES, address, zone_id};
 use super::select::{CallSpec, Describe, Filters, Page, absent, one};
 use super::tags;
 use crate::account::{ACCOUNT, REGION};
+use crate::ids::SubnetId;
 use crate::wire::{ApiError, Params, Xml};
 
 /// Regions that DescribeRegions lists; only the first exists here.
@@ -136,7 +137,7 @@ pub(crate) fn describe_vpcs(state: &State, params: &Params) -> Result<Xml, ApiEr
             .text("dhcpOptionsId", "default")
             .text("instanceTenancy", "default")
             .text("isDefault", true);
-        tags::write(x, state.tags.get(&network.vpc));
+        tags::write(x, state.tags.get(network.vpc.as_str()));
     });
     Ok(xml)
 }
@@ -144,12 +145,7 @@ pub(crate) fn describe_vpcs(state: &State, params: &Params) -> Result<Xml, ApiEr
 /// DescribeVpcAttribute.
 pub(crate) fn describe_vpc_attribute(state: &State, params: &Params) -> Result<Xml, ApiError> {
     let id = params.required("VpcId")?;
-    if id != state.network.vpc {
-        return Err(ApiError::new(
-            "InvalidVpcID.NotFound",
-            format!("The vpc ID '{id}' does not exist"),
-        ));
-    }
+    state.network.check_vpc(id)?;
     let attribute = params.required("Attribute")?;
     if !["enableDnsSupport", "enableDnsHostnames"].contains(&attribute) {
         return Err(ApiError::invalid_value(
@@ -227,12 +223,12 @@ pub(crate) fn describe_subnets(state: &State, params: &Params) -> Result<Xml, Ap
             .text("defaultForAz", true)
             .text("mapPublicIpOnLaunch", true)
             .text("assignIpv6AddressOnCreation", false);
-        tags::write(x, state.tags.get(&subnet.id));
+        tags::write(x, state.tags.get(subnet.id.as_str()));
     });
     Ok(xml)
 }
 
-fn subnet_arn(id: &str) -> String {
+fn subnet_arn(id: &SubnetId) -> String {
     format!("arn:aws:ec2:{REGION}:{ACCOUNT}:subnet/{id}")
 }
 

@@ -17,7 +17,9 @@ use super::spot::{self, SpotRequest};
 use super::tags::{self, Tags};
 use super::templates::Data;
 use super::tokens::{UsedToken, request_parameters};
-use crate::ids::{Id as _, ImageId, InstanceId, SnapshotId, VolumeId};
+use crate::ids::{
+    Id as _, ImageId, InstanceId, SecurityGroupId, SnapshotId, SubnetId, TemplateId, VolumeId,
+};
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params, Xml, ids};
 
@@ -109,9 +111,9 @@ fn answer(state: &State, instances: &[impl AsRef<str>]) -> Xml {
 }
 
 /// The tags that EC2 itself adds to instances launched from a template.
-pub(crate) fn template_tags(id: &str, number: u64) -> Tags {
+pub(crate) fn template_tags(id: &TemplateId, number: u64) -> Tags {
     [
-        ("aws:ec2launchtemplate:id".to_owned(), id.to_owned()),
+        ("aws:ec2launchtemplate:id".to_owned(), id.to_string()),
         (
             "aws:ec2launchtemplate:version".to_owned(),
             number.to_string(),
@@ -427,7 +429,8 @@ fn model(
     let wanted_subnet = params
         .text("SubnetId")
         .or_else(|| interface.text("SubnetId"))
-        .map(str::to_owned);
+        .map(SubnetId::parse)
+        .transpose()?;
     let wanted_zone = params.string("Placement.AvailabilityZone");
     let subnet =
         match (&wanted_subnet, &wanted_zone) {
@@ -539,9 +542,13 @@ impl MetadataOptions {
     }
 }
 
-fn groups(state: &mut State, params: &Params, interface: &Params) -> Result<Vec<String>, ApiError> {
-    let mut groups = params.strings("SecurityGroupId");
-    groups.extend(interface.strings("SecurityGroupId"));
+fn groups(
+    state: &mut State,
+    params: &Params,
+    interface: &Params,
+) -> Result<Vec<SecurityGroupId>, ApiError> {
+    let mut groups = SecurityGroupId::list(params, "SecurityGroupId")?;
+    groups.extend(SecurityGroupId::list(interface, "SecurityGroupId")?);
     for id in &groups {
         state.group(id)?;
     }

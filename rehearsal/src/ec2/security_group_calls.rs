@@ -7,29 +7,24 @@ use super::security_groups::{Direction, Peer, Rule, SecurityGroup, everything};
 use super::select::{CallSpec, Describe, absent, one};
 use super::tags;
 use crate::account::{ACCOUNT, REGION};
+use crate::ids::{Id as _, SecurityGroupId};
 use crate::wire::{ApiError, Params, Xml, ids};
 
 impl State {
     /// The group of that id.
     ///
     /// # Errors
-    /// `InvalidGroup.NotFound`, `InvalidGroupId.Malformed`.
-    pub(crate) fn group(&self, id: &str) -> Result<&SecurityGroup, ApiError> {
-        if !id.starts_with("sg-") {
-            return Err(ApiError::new(
-                "InvalidGroupId.Malformed",
-                format!("Invalid id: \"{id}\" (expecting \"sg-...\")"),
-            ));
-        }
-        self.groups.get(id).ok_or_else(|| not_found(&[id]))
+    /// `InvalidGroup.NotFound`.
+    pub(crate) fn group(&self, id: &SecurityGroupId) -> Result<&SecurityGroup, ApiError> {
+        self.groups.get(id).ok_or_else(|| not_found(&[id.as_str()]))
     }
 
     /// The VPC's default group, created on first use.
-    pub(crate) fn default_group(&mut self) -> String {
+    pub(crate) fn default_group(&mut self) -> SecurityGroupId {
         if let Some(group) = self.groups.values().find(|group| group.name == "default") {
             return group.id.clone();
         }
-        let id = ids::resource("sg");
+        let id = SecurityGroupId::fresh();
         let group = SecurityGroup {
             id: id.clone(),
             name: "default".to_owned(),
@@ -98,7 +93,7 @@ fn rule_field(state: &State, group: &SecurityGroup, name: &str) -> Option<Vec<St
         ("to-port", _) => rule.to.map(|port| port.to_string()),
         ("protocol", _) => Some(rule.protocol.clone()),
         ("cidr", Peer::Cidr(cidr)) | ("ipv6-cidr", Peer::Cidr6(cidr)) => Some(cidr.clone()),
-        ("group-id", Peer::Group(id)) => Some(id.clone()),
+        ("group-id", Peer::Group(id)) => Some(id.to_string()),
         ("group-name", Peer::Group(id)) => state.groups.get(id).map(|peer| peer.name.clone()),
         ("user-id", Peer::Group(_)) => Some(ACCOUNT.to_owned()),
         _ => None,
@@ -111,13 +106,8 @@ pub(crate) fn create(state: &mut State, params: &Params) -> Result<Xml, ApiError
     state.default_group();
     let name = params.required("GroupName")?;
     let description = params.required("GroupDescription")?;
-    if let Some(vpc) = params.text("VpcId")
-        && vpc != state.network.vpc
-    {
-        return Err(ApiError::new(
-            "InvalidVpcID.NotFound",
-            format!("The vpc ID '{vpc}' does not exist"),
-        ));
+    if let Some(vpc) = params.text("VpcId") {
+        state.network.check_vpc(vpc)?;
     }
     if name.starts_with("sg-") || name.len() > 255 {
         return Err(ApiError::invalid_value(
@@ -137,7 +127,7 @@ pub(crate) fn create(state: &mut State, params: &Params) -> Result<Xml, ApiError
     }
     tags::check_kinds(params, &["security-group"])?;
     let tags = tags::specified(params, "security-group")?;
-    let id = ids::resource("sg");
+    let id = SecurityGroupId::fresh();
     let group = SecurityGroup {
         id: id.clone(),
         name: name.to_owned(),
@@ -149,7 +139,7 @@ pub(crate) fn create(state: &mut State, params: &Params) -> Result<Xml, ApiError
     state.tag(&id, tags);
     let mut xml = tags::done();
     xml.text("groupId", &id).text("securityGroupArn", arn(&id));
-    tags::write(&mut xml, state.tags.get(&id));
+    tags::write(&mut xml, state.tags.get(id.as_str()));
     Ok(xml)
 }
 
@@ -186,7 +176,7 @@ pub(crate) fn delete(state: &mut State, params: &Params) -> Result<Xml, ApiError
         ));
     }
     state.groups.remove(&id);
-    state.tags.remove(&id);
+    state.tags.remove(id.as_str());
     let mut xml = tags::done();
     xml.text("groupId", id);
     Ok(xml)
@@ -203,7 +193,7 @@ pub(crate) fn describe(state: &mut State, params: &Params) -> Result<Xml, ApiErr
             .values()
             .find(|group| group.name == name)
             .ok_or_else(|| not_found(&[name]))?;
-        describe.wanted.push(&group.id);
+        describe.wanted.push(group.id.as_str());
     }
     let chosen = describe.choose(&state.groups, not_found, |group, name| match name {
         "group-id" => one(&group.id),
@@ -223,7 +213,7 @@ pub(crate) fn describe(state: &mut State, params: &Params) -> Result<Xml, ApiErr
             .text("securityGroupArn", arn(&group.id));
         write_rules(x, "ipPermissions", &group.ingress);
         write_rules(x, "ipPermissionsEgress", &group.egress);
-        tags::write(x, state.tags.get(&group.id));
+        tags::write(x, state.tags.get(group.id.as_str()));
     });
     Ok(xml)
 }
@@ -236,14 +226,18 @@ pub(crate) fn authorize(
 ) -> Result<Xml, ApiError> {
     let id = named(state, params)?;
     let rules = read_rules(state, params)?;
-    let group = state.groups.get_mut(&id).ok_or_else(|| not_found(&[&id]))?;
+    let group = state
+        .groups
+        .get_mut(&id)
+        .ok_or_else(|| not_found(&[id.as_str()]))?;
     let has = group.rules(way);
     if let Some(rule) = rules
         .iter()
         .find(|rule| has.iter().any(|old| same(old, rule)))
     {
         let peer = match &rule.peer {
-            Peer::Cidr(peer) | Peer::Cidr6(peer) | Peer::Group(peer) => peer,
+            Peer::Cidr(peer) | Peer::Cidr6(peer) => peer,
+            Peer::Group(peer) => peer.as_str(),
         };
         return Err(ApiError::new(
             "InvalidPermission.Duplicate",
@@ -281,7 +275,10 @@ pub(crate) fn authorize(
 pub(crate) fn revoke(state: &mut State, params: &Params, way: Direction) -> Result<Xml, ApiError> {
     let id = named(state, params)?;
     let rules = read_rules(state, params)?;
-    let group = state.groups.get_mut(&id).ok_or_else(|| not_found(&[&id]))?;
+    let group = state
+        .groups
+        .get_mut(&id)
+        .ok_or_else(|| not_found(&[id.as_str()]))?;
     let has = group.rules(way);
     if !rules
         .iter()
@@ -302,9 +299,11 @@ fn same(one: &Rule, other: &Rule) -> bool {
         == (&other.protocol, other.from, other.to, &other.peer)
 }
 
-fn named(state: &State, params: &Params) -> Result<String, ApiError> {
+fn named(state: &State, params: &Params) -> Result<SecurityGroupId, ApiError> {
     if let Some(id) = params.text("GroupId") {
-        return state.group(id).map(|group| group.id.clone());
+        return state
+            .group(&SecurityGroupId::parse(id)?)
+            .map(|group| group.id.clone());
     }
     let name = params.required("GroupName")?;
     state
@@ -429,6 +428,6 @@ fn write_rules(xml: &mut Xml, name: &str, rules: &BTreeSet<Rule>) {
     });
 }
 
-fn arn(id: &str) -> String {
+fn arn(id: &SecurityGroupId) -> String {
     format!("arn:aws:ec2:{REGION}:{ACCOUNT}:security-group/{id}")
 }

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::SecurityGroupId;
+
 /// A security group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SecurityGroup {
-    /// `sg-…`
-    pub(crate) id: String,
+    /// Its id.
+    pub(crate) id: SecurityGroupId,
     /// Unique in the VPC.
     pub(crate) name: String,
     /// Free text.
@@ -42,7 +44,7 @@ pub(crate) enum Peer {
     /// An IPv6 range.
     Cidr6(String),
     /// Members of a group.
-    Group(String),
+    Group(SecurityGroupId),
 }
 
 /// A rule's direction.

@@ -357,6 +357,11 @@ pub(crate) fn one(value: impl ToString) -> Option<Vec<String>> {
     Some(vec![value.to_string()])
 }
 
+/// Shorthand for a filter field of several values.
+pub(crate) fn each(values: impl IntoIterator<Item = impl ToString>) -> Option<Vec<String>> {
+    Some(values.into_iter().map(|value| value.to_string()).collect())
+}
+
 /// Shorthand for a filter field that may be absent.
 pub(crate) fn maybe(value: Option<impl ToString>) -> Option<Vec<String>> {
     Some(value.into_iter().map(|value| value.to_string()).collect())

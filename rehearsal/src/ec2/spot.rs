@@ -10,7 +10,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::wire::{ApiError, Params, ids};
+use crate::ids::{Id as _, SpotRequestId};
+use crate::wire::{ApiError, Params};
 
 /// The resource type of a request, for tags.
 pub(super) const KIND: &str = "spot-instances-request";
@@ -20,8 +21,8 @@ const LEAST_PRICE: f64 = 0.001;
 /// The one-time request that launched an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SpotRequest {
-    /// `sir-…`
-    pub(crate) id: String,
+    /// Its id.
+    pub(crate) id: SpotRequestId,
     /// The maximum price, USD an hour, as it was given.
     pub(super) max_price: Option<String>,
     /// Whether CancelSpotInstanceRequests named it.
@@ -134,7 +135,7 @@ impl SpotRequest {
             }
         }
         Ok(Self {
-            id: String::new(),
+            id: SpotRequestId::unchecked(""),
             max_price,
             cancelled: false,
         })
@@ -144,7 +145,7 @@ impl SpotRequest {
     #[must_use]
     pub(super) fn numbered(&self) -> Self {
         Self {
-            id: ids::resource("sir"),
+            id: SpotRequestId::fresh(),
             ..self.clone()
         }
     }

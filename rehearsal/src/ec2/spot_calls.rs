@@ -4,9 +4,10 @@ use super::State;
 use super::instance_views::{group_name, write_groups};
 use super::instances::{Instance, OnShutdown, Phase, Reason};
 use super::network::zone_id;
-use super::select::{CallSpec, Describe, absent, maybe, one};
+use super::select::{CallSpec, Describe, absent, each, maybe, one};
 use super::spot::SpotRequest;
 use super::tags;
+use crate::ids::{Id as _, SpotRequestId};
 use crate::table::Table;
 use crate::wire::{ApiError, Params, Xml, iso};
 
@@ -127,7 +128,7 @@ pub(super) const REQUESTS: CallSpec = CallSpec {
 };
 
 /// All requests by id, with their instances.
-fn all(state: &State) -> Table<String, (&Instance, &SpotRequest)> {
+fn all(state: &State) -> Table<SpotRequestId, (&Instance, &SpotRequest)> {
     let of_spot = |instance| {
         let request = Instance::spot(instance)?;
         Some((request.id.clone(), (instance, request)))
@@ -140,17 +141,6 @@ fn not_found(ids: &[&str]) -> ApiError {
         "InvalidSpotInstanceRequestID.NotFound",
         absent("spot instance request ID", "spot instance request IDs", ids),
     )
-}
-
-fn check_ids(params: &Params) -> Result<(), ApiError> {
-    let ids = params.list("SpotInstanceRequestId");
-    match ids.iter().find(|id| !id.starts_with("sir-")) {
-        Some(id) => Err(ApiError::new(
-            "InvalidSpotInstanceRequestID.Malformed",
-            format!("Invalid id: \"{id}\" (expecting \"sir-...\")"),
-        )),
-        None => Ok(()),
-    }
 }
 
 impl State {
@@ -169,7 +159,7 @@ impl State {
 
 /// DescribeSpotInstanceRequests: the requests of instances that are still shown.
 pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> {
-    check_ids(params)?;
+    SpotRequestId::list(params, "SpotInstanceRequestId")?;
     let all = all(state);
     let chosen = Describe::new(params, &state.tags, &REQUESTS).choose(
         &all,
@@ -218,7 +208,7 @@ fn field(
         "launch.block-device-mapping.volume-type" => {
             Some(volumes().map(|(volume, _)| volume.kind.clone()).collect())
         }
-        "launch.group-id" => Some(instance.groups.clone()),
+        "launch.group-id" => each(&instance.groups),
         "launch.group-name" => Some(
             instance
                 .groups
@@ -273,13 +263,12 @@ fn write(x: &mut Xml, state: &State, instance: &Instance, request: &SpotRequest)
         .text("productDescription", PRODUCT)
         .text("launchedAvailabilityZone", &instance.zone)
         .text("instanceInterruptionBehavior", "terminate");
-    tags::write_all(x, state.tags.get(&request.id));
+    tags::write_all(x, state.tags.get(request.id.as_str()));
 }
 
 /// CancelSpotInstanceRequests: their instances keep running.
 pub(crate) fn cancel(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
-    check_ids(params)?;
-    let wanted = params.strings("SpotInstanceRequestId");
+    let wanted = SpotRequestId::list(params, "SpotInstanceRequestId")?;
     if wanted.is_empty() {
         return Err(ApiError::missing("SpotInstanceRequestId"));
     }

@@ -10,7 +10,9 @@ use super::security_groups::SecurityGroup;
 use super::tags::Tags;
 use super::templates::Template;
 use super::tokens::UsedToken;
-use crate::ids::{Id as _, ImageId, InstanceId, SnapshotId};
+use crate::ids::{
+    Id as _, ImageId, InstanceId, InterfaceId, SecurityGroupId, SnapshotId, TemplateId,
+};
 use crate::table::{Changes, Table, read};
 
 /// The state of EC2.
@@ -25,13 +27,13 @@ pub(crate) struct State {
     /// Instances by id, terminated ones for one more hour.
     pub(crate) instances: Table<InstanceId, Instance>,
     /// Launch templates by id.
-    pub(crate) templates: Table<String, Template>,
+    pub(crate) templates: Table<TemplateId, Template>,
     /// Key pairs by name.
     pub(crate) keys: Table<String, KeyPair>,
     /// Security groups by id.
-    pub(crate) groups: Table<String, SecurityGroup>,
+    pub(crate) groups: Table<SecurityGroupId, SecurityGroup>,
     /// Network interfaces that outlived their instances, by id.
-    pub(crate) interfaces: Table<String, Interface>,
+    pub(crate) interfaces: Table<InterfaceId, Interface>,
     /// The default VPC and its subnets; there is no other.
     pub(crate) network: Network,
     /// Tags by resource id.
@@ -80,10 +82,25 @@ impl State {
                         .insert(InstanceId::unchecked(key), read(value)?),
                 );
             }
-            "ec2.templates" => drop(self.templates.insert(key, read(value)?)),
+            "ec2.templates" => {
+                drop(
+                    self.templates
+                        .insert(TemplateId::unchecked(key), read(value)?),
+                );
+            }
             "ec2.keys" => drop(self.keys.insert(key, read(value)?)),
-            "ec2.groups" => drop(self.groups.insert(key, read(value)?)),
-            "ec2.interfaces" => drop(self.interfaces.insert(key, read(value)?)),
+            "ec2.groups" => {
+                drop(
+                    self.groups
+                        .insert(SecurityGroupId::unchecked(key), read(value)?),
+                );
+            }
+            "ec2.interfaces" => {
+                drop(
+                    self.interfaces
+                        .insert(InterfaceId::unchecked(key), read(value)?),
+                );
+            }
             "ec2.tags" => drop(self.tags.insert(key, read(value)?)),
             "ec2.discarded" => drop(self.discarded.insert(key, ())),
             "ec2.tokens" => drop(self.tokens.insert(key, read(value)?)),

@@ -4,7 +4,10 @@ use super::State;
 use super::select::{CallSpec, Filters, Page, one};
 use super::spot;
 use super::tags::{self, Tags, done, kind, read};
-use crate::ids::{Id as _, ImageId, InstanceId, SnapshotId, VolumeId};
+use crate::ids::{
+    Id as _, ImageId, InstanceId, InterfaceId, SecurityGroupId, SnapshotId, SubnetId, TemplateId,
+    VolumeId,
+};
 use crate::wire::{ApiError, Params, Xml};
 
 /// AWS's limit.
@@ -116,12 +119,12 @@ impl State {
             Some("instance") => self.instance(&InstanceId::parse(id)?).map(drop),
             Some("snapshot") => self.snapshot(&SnapshotId::parse(id)?).map(drop),
             Some("volume") => self.volume(&VolumeId::parse(id)?).map(drop),
-            Some("security-group") => self.group(id).map(drop),
-            Some("launch-template") => self.template_by_id(id).map(drop),
+            Some("security-group") => self.group(&SecurityGroupId::parse(id)?).map(drop),
+            Some("launch-template") => self.template_by_id(&TemplateId::parse(id)?).map(drop),
             Some("key-pair") if self.keys.values().any(|key| key.id == id) => Ok(()),
-            Some("network-interface") => self.interface(id).map(drop),
+            Some("network-interface") => self.interface(&InterfaceId::parse(id)?).map(drop),
             Some(spot::KIND) => self.check_spot_request(id),
-            Some("subnet") => self.network.subnet(id).map(drop),
+            Some("subnet") => self.network.subnet(&SubnetId::parse(id)?).map(drop),
             Some("vpc") if self.network.vpc == id => Ok(()),
             Some(kind) => Err(ApiError::new(
                 "InvalidID",

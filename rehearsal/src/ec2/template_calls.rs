@@ -7,22 +7,19 @@ use super::select::{CallSpec, Describe, Filters, Page, maybe, one};
 use super::tags;
 use super::templates::{Data, Template, Version};
 use crate::account::ACCOUNT;
+use crate::ids::{Id as _, TemplateId};
 use crate::request::RequestContext;
-use crate::wire::{ApiError, Params, Xml, ids, iso};
+use crate::wire::{ApiError, Params, Xml, iso};
 
 impl State {
     /// The template of that id.
     ///
     /// # Errors
-    /// `InvalidLaunchTemplateId.NotFound` or `….Malformed`.
-    pub(crate) fn template_by_id(&self, id: &str) -> Result<&Template, ApiError> {
-        if !id.starts_with("lt-") {
-            return Err(ApiError::new(
-                "InvalidLaunchTemplateId.Malformed",
-                format!("The launch template ID '{id}' is malformed."),
-            ));
-        }
-        self.templates.get(id).ok_or_else(|| unknown_id(id))
+    /// `InvalidLaunchTemplateId.NotFound`.
+    pub(crate) fn template_by_id(&self, id: &TemplateId) -> Result<&Template, ApiError> {
+        self.templates
+            .get(id)
+            .ok_or_else(|| unknown_id(id.as_str()))
     }
 
     /// The template of that name.
@@ -45,7 +42,7 @@ impl State {
             params.text("LaunchTemplateId"),
             params.text("LaunchTemplateName"),
         ) {
-            (Some(id), None) => self.template_by_id(id),
+            (Some(id), None) => self.template_by_id(&TemplateId::parse(id)?),
             (None, Some(name)) => self.template_by_name(name),
             (Some(_), Some(_)) => Err(ApiError::new(
                 "InvalidParameterCombination",
@@ -112,7 +109,7 @@ pub(crate) fn create(
         data,
     };
     let template = Template {
-        id: ids::resource("lt"),
+        id: TemplateId::fresh(),
         name: name.to_owned(),
         created: ctx.now,
         default: 1,
@@ -150,7 +147,7 @@ pub(crate) fn create_version(
     let template = state
         .templates
         .get_mut(&id)
-        .ok_or_else(|| unknown_id(&id))?;
+        .ok_or_else(|| unknown_id(id.as_str()))?;
     template.last += 1;
     let number = template.last;
     template.versions.insert(number, version.clone());
@@ -186,7 +183,7 @@ pub(crate) fn modify(state: &mut State, params: &Params) -> Result<Xml, ApiError
     let template = state
         .templates
         .get_mut(&id)
-        .ok_or_else(|| unknown_id(&id))?;
+        .ok_or_else(|| unknown_id(id.as_str()))?;
     template.default = number;
     let template = template.clone();
     let mut xml = Xml::new();
@@ -200,7 +197,7 @@ pub(crate) fn delete(state: &mut State, params: &Params) -> Result<Xml, ApiError
     let mut xml = Xml::new();
     xml.node("launchTemplate", |x| write(x, state, &template));
     state.templates.remove(&template.id);
-    state.tags.remove(&template.id);
+    state.tags.remove(template.id.as_str());
     Ok(xml)
 }
 
@@ -314,7 +311,7 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
                     "At least one of the launch templates specified in the request does not exist.",
                 )
             })?;
-        describe.wanted.push(&template.id);
+        describe.wanted.push(template.id.as_str());
     }
     let missing = |ids: &[&str]| unknown_id(&ids.join(", "));
     let chosen = describe.choose(&state.templates, missing, |template, name| match name {
@@ -437,7 +434,7 @@ fn write(x: &mut Xml, state: &State, template: &Template) {
                 .copied()
                 .unwrap_or(template.last),
         );
-    tags::write(x, state.tags.get(&template.id));
+    tags::write(x, state.tags.get(template.id.as_str()));
 }
 
 fn write_version(x: &mut Xml, template: &Template, number: u64, version: &Version) {

@@ -9,13 +9,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::tags;
+use crate::ids::TemplateId;
 use crate::wire::{ApiError, Params};
 
 /// A launch template.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Template {
-    /// `lt-…`
-    pub(crate) id: String,
+    /// Its id.
+    pub(crate) id: TemplateId,
     /// Unique.
     pub(crate) name: String,
     /// When it was created.

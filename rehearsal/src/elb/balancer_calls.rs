@@ -6,6 +6,7 @@ use super::balancers::LoadBalancer;
 use super::call::{Call, arn, check_name, left_out, page, read_attributes, write_attributes};
 use super::state::State;
 use super::tags;
+use crate::ids::{Id as _, SubnetId};
 use crate::wire::{ApiError, Xml, ids, iso};
 
 /// The hosted zone of every load balancer in us-east-1.
@@ -74,7 +75,7 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
             .filter_map(|mapping| mapping.string("SubnetId")),
     );
     let mut subnets = BTreeMap::new();
-    for subnet in named {
+    for subnet in named.into_iter().map(SubnetId::unchecked) {
         let zone = call.ec2.subnet_zone(&subnet).ok_or_else(|| {
             ApiError::new(
                 "SubnetNotFound",
@@ -117,7 +118,7 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         name,
         address: call.ec2.balancer_address(),
         scheme: scheme.to_owned(),
-        vpc: call.ec2.vpc().to_owned(),
+        vpc: call.ec2.vpc().clone(),
         created: call.now,
         subnets,
         security_groups,

@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::ids::{SubnetId, VpcId};
+
 /// A load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LoadBalancer {
@@ -16,10 +18,10 @@ pub(super) struct LoadBalancer {
     /// Its address.
     pub(super) address: Ipv4Addr,
     pub(super) scheme: String,
-    pub(super) vpc: String,
+    pub(super) vpc: VpcId,
     pub(super) created: Timestamp,
     /// Subnets with their zones.
-    pub(super) subnets: BTreeMap<String, String>,
+    pub(super) subnets: BTreeMap<SubnetId, String>,
     pub(super) security_groups: Vec<String>,
     /// The attributes that were set.
     pub(super) attributes: BTreeMap<String, String>,

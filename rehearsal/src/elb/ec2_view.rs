@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, SubnetId, VpcId};
 
 /// The state of a target's instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +31,9 @@ pub(crate) trait Ec2View {
     /// The instance; `None` when EC2 does not list it (any more).
     fn instance_view(&self, instance_id: &InstanceId) -> Option<InstanceView>;
     /// The id of the one VPC.
-    fn vpc(&self) -> &str;
+    fn vpc(&self) -> &VpcId;
     /// The zone of a subnet, when it exists.
-    fn subnet_zone(&self, subnet_id: &str) -> Option<String>;
+    fn subnet_zone(&self, subnet_id: &SubnetId) -> Option<String>;
     /// Assigns a loopback address to a load balancer.
     fn balancer_address(&mut self) -> Ipv4Addr;
 }

@@ -74,7 +74,7 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let vpc = params
         .text("VpcId")
         .ok_or_else(|| ApiError::validation("A VPC ID must be specified"))?;
-    if vpc != call.ec2.vpc() {
+    if *call.ec2.vpc() != vpc {
         return Err(ApiError::validation(format!(
             "The VPC ID '{vpc}' is not found"
         )));
@@ -96,7 +96,7 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         arn: arn(format_args!("targetgroup/{name}/{}", ids::hex(16))),
         name,
         port,
-        vpc: vpc.to_owned(),
+        vpc: call.ec2.vpc().clone(),
         check,
         check_port,
         delay: USUAL_DELAY,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::targets::Target;
+use crate::ids::VpcId;
 use crate::table::Series;
 
 /// A target group.
@@ -15,7 +16,7 @@ pub(super) struct TargetGroup {
     /// The port of targets, unless they are registered on another.
     pub(super) port: u16,
     /// Its VPC.
-    pub(super) vpc: String,
+    pub(super) vpc: VpcId,
     /// Its health check.
     pub(super) check: HealthCheck,
     /// The health check's port, when it is not the traffic port.

@@ -7,14 +7,24 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Ec2View, InstanceState, InstanceView, State, handle, tick};
 use crate::balancer_source::CheckOutcome::{self, Pass, Refused, Timeout, WrongStatus};
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, SubnetId, VpcId};
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params};
 
-#[derive(Default)]
 struct Grounds {
+    vpc: VpcId,
     machines: BTreeMap<String, InstanceState>,
     balancers: u8,
+}
+
+impl Default for Grounds {
+    fn default() -> Self {
+        Self {
+            vpc: "vpc-1".into(),
+            machines: BTreeMap::new(),
+            balancers: 0,
+        }
+    }
 }
 
 impl Ec2View for Grounds {
@@ -25,12 +35,13 @@ impl Ec2View for Grounds {
         })
     }
 
-    fn vpc(&self) -> &str {
-        "vpc-1"
+    fn vpc(&self) -> &VpcId {
+        &self.vpc
     }
 
-    fn subnet_zone(&self, subnet: &str) -> Option<String> {
+    fn subnet_zone(&self, subnet: &SubnetId) -> Option<String> {
         subnet
+            .as_str()
             .strip_prefix("subnet-")
             .map(|zone| format!("us-east-1{zone}"))
     }
@@ -67,7 +78,7 @@ impl Bench {
             state: State::default(),
             grounds: Grounds {
                 machines: [("i-1".to_owned(), InstanceState::Running)].into(),
-                balancers: 0,
+                ..Grounds::default()
             },
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
         }

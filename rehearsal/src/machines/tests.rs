@@ -581,7 +581,7 @@ async fn a_kept_interface_outlives_instance_and_restart() {
     bench.settle().await;
     let bench = bench.again();
     let left = bench.ec2(|ec2| ec2.interfaces.keys().cloned().collect::<Vec<_>>());
-    assert_eq!(left, [stays.replacen("i-", "eni-", 1)]);
+    assert_eq!(left, [stays.replacen("i-", "eni-", 1).as_str()]);
     assert_eq!(free(&bench), "4090");
     assert!(bench.ec2(|ec2| ec2.is_taken(address)));
     bench

@@ -14,6 +14,7 @@ use super::hooks;
 use super::records;
 use super::shapes;
 use crate::account::{ACCOUNT, REGION};
+use crate::ids::{Id as _, SubnetId};
 use crate::table::Series;
 use crate::wire::{ApiError, Params, Xml};
 
@@ -225,8 +226,9 @@ fn places(
     if let Some(subnets) = params.text("VPCZoneIdentifier") {
         group.subnets = subnets
             .split(',')
-            .map(|subnet| subnet.trim().to_owned())
+            .map(str::trim)
             .filter(|subnet| !subnet.is_empty())
+            .map(SubnetId::unchecked)
             .collect();
     }
     let mut of_subnets = Vec::new();

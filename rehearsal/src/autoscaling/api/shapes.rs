@@ -5,6 +5,7 @@ use instance_refresh::{InStandby, Preferences, Protected, Refresh, TemplateRef};
 use super::super::activities::Activity;
 use super::super::groups::{Group, GroupTag, HealthType, Hook};
 use super::super::members::Member;
+use crate::ids::SubnetId;
 use crate::wire::{Xml, iso};
 
 /// A LaunchTemplateSpecification.
@@ -48,7 +49,7 @@ pub(super) fn group(xml: &mut Xml, group: &Group, with_instances: bool) {
             x.text("ProcessName", name)
                 .text("SuspensionReason", "User suspended");
         })
-        .text("VPCZoneIdentifier", group.subnets.join(","))
+        .text("VPCZoneIdentifier", group.subnets.iter().map(SubnetId::as_str).collect::<Vec<_>>().join(","))
         .list("EnabledMetrics", "member", [""; 0], |_, _| {})
         .maybe("Status", group.deleting.then_some("Delete in progress"))
         .list("Tags", "member", &group.tags, |x, (key, value)| {

@@ -9,7 +9,7 @@ use super::super::environment::{Environment, InstanceView, LaunchRequest, Place,
 use super::super::groups::Group;
 use super::super::members::{LifecycleState, Member};
 use super::super::{State, handle, tick};
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, SubnetId};
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params};
 
@@ -174,8 +174,8 @@ impl Environment for Memory {
         ["us-east-1a", "us-east-1b", "us-east-1c"].contains(&zone)
     }
 
-    fn subnet_zone(&self, subnet_id: &str) -> Option<String> {
-        match subnet_id {
+    fn subnet_zone(&self, subnet_id: &SubnetId) -> Option<String> {
+        match subnet_id.as_str() {
             "subnet-a" => Some("us-east-1a".to_owned()),
             "subnet-b" => Some("us-east-1b".to_owned()),
             _ => None,
