@@ -13,7 +13,7 @@ use crate::ec2::run;
 use crate::ec2::tags::Tags;
 use crate::ec2::templates::{Data, Template};
 use crate::elb::Ec2View as _;
-use crate::ids::{Id as _, InstanceId, SubnetId, TemplateId};
+use crate::ids::{Id as _, InstanceId, SubnetId, TargetGroupArn, TemplateId};
 use crate::launch_error::Attempt;
 use crate::request::RequestContext;
 use crate::ssm;
@@ -54,7 +54,7 @@ impl RegionAt<'_> {
     fn run(&mut self, request: &LaunchRequest) -> Result<InstanceId, ApiError> {
         let (mut marks, data) = self.launch_data(&request.template, &request.place)?;
         marks.extend(request.tags.clone());
-        marks.insert(GROUP_TAG.to_owned(), request.group.clone());
+        marks.insert(GROUP_TAG.to_owned(), request.group.to_string());
         let launched = run::launch(&mut self.region.ec2, self.now, &data, &marks, 1)?;
         launched
             .into_iter()
@@ -198,22 +198,26 @@ impl Environment for RegionAt<'_> {
         })
     }
 
-    fn register_target(&mut self, target_group_arn: &str, instance_id: &InstanceId) {
+    fn register_target(&mut self, target_group_arn: &TargetGroupArn, instance_id: &InstanceId) {
         self.region.elb.register(target_group_arn, instance_id);
     }
 
-    fn deregister_target(&mut self, target_group_arn: &str, instance_id: &InstanceId) {
+    fn deregister_target(&mut self, target_group_arn: &TargetGroupArn, instance_id: &InstanceId) {
         let elb = &mut self.region.elb;
         elb.deregister(target_group_arn, instance_id, self.now);
     }
 
-    fn target_health(&self, target_group_arn: &str, instance_id: &InstanceId) -> Option<String> {
+    fn target_health(
+        &self,
+        target_group_arn: &TargetGroupArn,
+        instance_id: &InstanceId,
+    ) -> Option<String> {
         let Region { ec2, elb, .. } = &*self.region;
         elb.health(target_group_arn, instance_id, ec2, self.now)
             .map(str::to_owned)
     }
 
-    fn target_group_exists(&self, target_group_arn: &str) -> bool {
+    fn target_group_exists(&self, target_group_arn: &TargetGroupArn) -> bool {
         self.region.elb.group_exists(target_group_arn)
     }
 
@@ -424,7 +428,7 @@ mod tests {
             (
                 Box::new(|region, _| {
                     let error = Some(LaunchError::InsufficientInstanceCapacity);
-                    region.faults.set_launch_error("shop", error);
+                    region.faults.set_launch_error(&"shop".into(), error);
                 }),
                 "We currently do not have sufficient t3.micro capacity in the Availability Zone you requested (us-east-1c). \
                  Our system will be working on provisioning additional capacity. You can currently get t3.micro capacity by \
@@ -433,7 +437,7 @@ mod tests {
             (
                 Box::new(|region, _| {
                     let error = Some(LaunchError::UnfulfillableCapacity);
-                    region.faults.set_launch_error("shop", error);
+                    region.faults.set_launch_error(&"shop".into(), error);
                 }),
                 "Could not launch Spot Instances. UnfulfillableCapacity - Unable to fulfill capacity due to your request \
                  configuration. Please adjust your request and try again",

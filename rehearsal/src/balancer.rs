@@ -30,7 +30,7 @@ use crate::accept::Failures;
 use crate::balancer_source::{
     BalancerSource, CheckOutcome, ListenerView, TargetGroupView, TargetView,
 };
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, ListenerArn, TargetGroupArn};
 
 /// How often listeners and targets are read from the cloud: often enough that a new target is checked within the
 /// shortest health-check interval, 5 s.
@@ -55,7 +55,7 @@ type Body = BoxBody<Bytes, hyper::Error>;
 
 /// Keeps listeners open and checks targets until `stopped` is true.
 pub(crate) async fn run(source: Arc<dyn BalancerSource>, mut stopped: watch::Receiver<bool>) {
-    let mut open: HashMap<String, Open> = HashMap::new();
+    let mut open: HashMap<ListenerArn, Open> = HashMap::new();
     let mut checks = Checks::default();
     loop {
         reconcile(&source, &mut open).await;
@@ -79,7 +79,7 @@ impl Drop for Open {
     }
 }
 
-async fn reconcile(source: &Arc<dyn BalancerSource>, open: &mut HashMap<String, Open>) {
+async fn reconcile(source: &Arc<dyn BalancerSource>, open: &mut HashMap<ListenerArn, Open>) {
     let wanted = source.listeners();
     open.retain(|_, open| wanted.contains(&open.view));
     for view in wanted {
@@ -101,7 +101,11 @@ async fn reconcile(source: &Arc<dyn BalancerSource>, open: &mut HashMap<String, 
     }
 }
 
-async fn serve(listener: TcpListener, source: Arc<dyn BalancerSource>, target_group: String) {
+async fn serve(
+    listener: TcpListener,
+    source: Arc<dyn BalancerSource>,
+    target_group: TargetGroupArn,
+) {
     let turn = Arc::new(AtomicUsize::new(0));
     let mut connections = JoinSet::new();
     let mut failures = Failures::of("a load balancer");
@@ -236,7 +240,7 @@ fn error_page(status: StatusCode) -> Response<Body> {
 /// The time of each target's next check.
 #[derive(Default)]
 struct Checks {
-    due: HashMap<(String, InstanceId), Instant>,
+    due: HashMap<(TargetGroupArn, InstanceId), Instant>,
     running: JoinSet<()>,
 }
 

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, ListenerArn, TargetGroupArn};
 
 /// One target of a target group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) struct TargetView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TargetGroupView {
     /// Its ARN.
-    pub(crate) arn: String,
+    pub(crate) arn: TargetGroupArn,
     /// HealthCheckPath.
     pub(crate) path: String,
     /// HealthCheckPort when not `traffic-port`.
@@ -43,11 +43,11 @@ pub(crate) struct TargetGroupView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ListenerView {
     /// Its ARN.
-    pub(crate) arn: String,
+    pub(crate) arn: ListenerArn,
     /// Where it listens: the load balancer's own loopback address and the listener's port.
     pub(crate) bind: SocketAddrV4,
     /// The target group it forwards to.
-    pub(crate) target_group_arn: String,
+    pub(crate) target_group_arn: TargetGroupArn,
 }
 
 /// Outcome of one health check.
@@ -70,5 +70,10 @@ pub(crate) trait BalancerSource: Send + Sync {
     /// Target groups that some listener forwards to (others are not checked: `unused`).
     fn target_groups(&self) -> Vec<TargetGroupView>;
     /// Reports one health check's outcome; the cloud counts thresholds.
-    fn report(&self, target_group_arn: &str, instance_id: &InstanceId, outcome: CheckOutcome);
+    fn report(
+        &self,
+        target_group_arn: &TargetGroupArn,
+        instance_id: &InstanceId,
+        outcome: CheckOutcome,
+    );
 }

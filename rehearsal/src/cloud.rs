@@ -40,7 +40,7 @@ use crate::clock::Clock;
 use crate::ec2::{self, network};
 use crate::elb;
 use crate::faults::Faults;
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, TargetGroupArn};
 use crate::ssm;
 use crate::store::Store;
 use crate::table::{Changes, read};
@@ -257,7 +257,12 @@ impl BalancerSource for Cloud {
         self.read(|state, now| state.region.elb.checked_groups(&state.region.ec2, now))
     }
 
-    fn report(&self, target_group_arn: &str, instance_id: &InstanceId, outcome: CheckOutcome) {
+    fn report(
+        &self,
+        target_group_arn: &TargetGroupArn,
+        instance_id: &InstanceId,
+        outcome: CheckOutcome,
+    ) {
         let counted = self.change(|state, _| {
             state
                 .region

@@ -13,7 +13,7 @@ use crate::autoscaling;
 use crate::ec2::select::glob;
 use crate::fault_counters::FaultCounters;
 use crate::foreign;
-use crate::ids::{Id as _, InstanceId};
+use crate::ids::{GroupName, Id as _, InstanceId};
 use crate::imds_source::Notices;
 use crate::launch_error::LaunchError;
 
@@ -103,7 +103,7 @@ pub(crate) struct Faults {
     /// `alarm.<name>`, unless INSUFFICIENT_DATA.
     alarms: BTreeMap<String, AlarmState>,
     /// `launch-error.<group>`.
-    launch_errors: BTreeMap<String, LaunchError>,
+    launch_errors: BTreeMap<GroupName, LaunchError>,
     /// `spot-interruption.<instance>`: the action, and when.
     spot: BTreeMap<InstanceId, (String, Timestamp)>,
     /// `rebalance.<instance>`: since when.
@@ -139,7 +139,7 @@ pub(crate) enum DialChange {
     /// An alarm's state.
     Alarm(String, AlarmState),
     /// Fail all launches for this group with that error, or stop doing so.
-    LaunchError(String, Option<LaunchError>),
+    LaunchError(GroupName, Option<LaunchError>),
     /// Terminate this instance as Spot does.
     SpotReclaim(InstanceId),
     /// Delay the start of machines by so many seconds.
@@ -197,7 +197,7 @@ impl DialChange {
                 ))
             }
             Some(("launch-error", group)) if !group.is_empty() => Ok(Self::LaunchError(
-                group.to_owned(),
+                GroupName::new(group),
                 launch_error(name, value)?,
             )),
             Some(("spot-interruption", id)) if !id.is_empty() => Ok(Self::SpotInterruption(
@@ -277,15 +277,15 @@ impl Faults {
     }
 
     /// Fails all launches for a group with this error, or stops doing so.
-    pub(crate) fn set_launch_error(&mut self, group: &str, error: Option<LaunchError>) {
+    pub(crate) fn set_launch_error(&mut self, group: &GroupName, error: Option<LaunchError>) {
         match error {
-            Some(error) => self.launch_errors.insert(group.to_owned(), error),
+            Some(error) => self.launch_errors.insert(group.clone(), error),
             None => self.launch_errors.remove(group),
         };
     }
 
     /// The error with which launches for a group fail.
-    pub(crate) fn launch_error(&self, group: &str) -> Option<LaunchError> {
+    pub(crate) fn launch_error(&self, group: &GroupName) -> Option<LaunchError> {
         self.launch_errors.get(group).copied()
     }
 
@@ -702,7 +702,7 @@ mod tests {
         faults.deny("s3:*", true);
         faults.set_alarm("sick", AlarmState::Alarm);
         faults.slow_boot = 9;
-        faults.set_launch_error("shop", Some(LaunchError::InternalError));
+        faults.set_launch_error(&"shop".into(), Some(LaunchError::InternalError));
         faults.interrupt(
             &"i-1".into(),
             Some("stop".to_owned()),
@@ -745,7 +745,7 @@ mod tests {
             ]
         );
         faults.slow_boot = 0;
-        faults.set_launch_error("shop", None);
+        faults.set_launch_error(&"shop".into(), None);
         faults.interrupt(&"i-1".into(), None, Timestamp::UNIX_EPOCH);
         faults.recommend_rebalance(&"i-1".into(), false, Timestamp::UNIX_EPOCH);
         faults.schedule(&"i-1".into(), None, Timestamp::UNIX_EPOCH);

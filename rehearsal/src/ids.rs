@@ -58,8 +58,9 @@ pub(crate) trait Id: Sized {
     }
 }
 
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $prefix:literal, $malformed:expr) => {
+/// A text with a meaning of its own.
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
@@ -69,19 +70,6 @@ macro_rules! id {
             /// The id as text.
             pub(crate) fn as_str(&self) -> &str {
                 &self.0
-            }
-        }
-
-        impl Id for $name {
-            const PREFIX: &'static str = $prefix;
-
-            fn unchecked(text: impl Into<String>) -> Self {
-                Self(text.into())
-            }
-
-            fn malformed(text: &str) -> ApiError {
-                let malformed: fn(&str) -> ApiError = $malformed;
-                malformed(text)
             }
         }
 
@@ -107,7 +95,7 @@ macro_rules! id {
         #[cfg(test)]
         impl From<&str> for $name {
             fn from(text: &str) -> Self {
-                Self::unchecked(text)
+                Self(text.to_owned())
             }
         }
 
@@ -120,6 +108,40 @@ macro_rules! id {
         impl PartialEq<&str> for $name {
             fn eq(&self, other: &&str) -> bool {
                 self.0 == *other
+            }
+        }
+    };
+}
+
+/// An id with a prefix, and EC2's error for a text without it.
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $malformed:expr) => {
+        text!($(#[$doc])* $name);
+
+        impl Id for $name {
+            const PREFIX: &'static str = $prefix;
+
+            fn unchecked(text: impl Into<String>) -> Self {
+                Self(text.into())
+            }
+
+            fn malformed(text: &str) -> ApiError {
+                let malformed: fn(&str) -> ApiError = $malformed;
+                malformed(text)
+            }
+        }
+    };
+}
+
+/// A name or an ARN. No shape of it is an error of its own: what is unknown is not found.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        text!($(#[$doc])* $name);
+
+        impl $name {
+            /// Takes a text as it is.
+            pub(crate) fn new(text: impl Into<String>) -> Self {
+                Self(text.into())
             }
         }
     };
@@ -225,6 +247,23 @@ id!(
         "InvalidKeyPair.NotFound",
         format!("The key pair '{text}' does not exist")
     )
+);
+
+name!(
+    /// An Auto Scaling group, by its name.
+    GroupName
+);
+name!(
+    /// A target group, by its ARN.
+    TargetGroupArn
+);
+name!(
+    /// A load balancer, by its ARN.
+    BalancerArn
+);
+name!(
+    /// A listener of a load balancer, by its ARN.
+    ListenerArn
 );
 
 #[cfg(test)]

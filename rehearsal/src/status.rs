@@ -15,7 +15,7 @@ use crate::control::DaemonInfo;
 use crate::faults::Dial;
 use crate::guests::VmHost;
 use crate::guests::accelerator::{Accelerator, Choice};
-use crate::ids::{ImageId, InstanceId};
+use crate::ids::{GroupName, ImageId, InstanceId};
 
 /// The status of a cloud.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ pub(crate) struct Status {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Group {
-    name: String,
+    name: GroupName,
     min: u32,
     desired: u32,
     max: u32,
@@ -329,10 +329,11 @@ fn listeners(state: &State, now: Timestamp) -> Vec<Listener> {
                 .map_or(&[][..], |group| &group.targets);
             Listener {
                 url: format!("http://{}/", listener.bind),
-                balancer: path(&listener.arn)
-                    .rsplit_once('/')
-                    .map_or_else(|| listener.arn.clone(), |(balancer, _)| balancer.to_owned()),
-                target_group: path(&listener.target_group_arn).to_owned(),
+                balancer: path(listener.arn.as_str()).rsplit_once('/').map_or_else(
+                    || listener.arn.to_string(),
+                    |(balancer, _)| balancer.to_owned(),
+                ),
+                target_group: path(listener.target_group_arn.as_str()).to_owned(),
                 healthy: targets.iter().filter(|target| target.in_rotation).count(),
                 targets: targets.len(),
             }
@@ -402,7 +403,7 @@ mod tests {
                 why: "it runs guest code".to_owned(),
             }),
             groups: vec![Group {
-                name: "shop".to_owned(),
+                name: "shop".into(),
                 min: 1,
                 desired: 2,
                 max: 4,

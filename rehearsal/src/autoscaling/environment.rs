@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use instance_refresh::{AlarmState, TemplateRef};
 
-use crate::ids::{ImageId, InstanceId, SubnetId};
+use crate::ids::{GroupName, ImageId, InstanceId, SubnetId, TargetGroupArn};
 
 /// What a template version resolves to now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(crate) enum Place {
 #[derive(Clone, Debug)]
 pub(crate) struct LaunchRequest {
     /// The group it is for: becomes the tag `aws:autoscaling:groupName`.
-    pub(crate) group: String,
+    pub(crate) group: GroupName,
     /// Which template version; becomes `aws:ec2launchtemplate:id` and `:version`.
     pub(crate) template: TemplateRef,
     /// The place, chosen for zone balance.
@@ -73,14 +73,18 @@ pub(crate) trait Environment {
     /// The instance; `None` once EC2 no longer lists it.
     fn instance(&self, instance_id: &InstanceId) -> Option<InstanceView>;
     /// RegisterTargets of one instance on the target group's port.
-    fn register_target(&mut self, target_group_arn: &str, instance_id: &InstanceId);
+    fn register_target(&mut self, target_group_arn: &TargetGroupArn, instance_id: &InstanceId);
     /// DeregisterTargets: the target goes `draining` for the group's deregistration delay.
-    fn deregister_target(&mut self, target_group_arn: &str, instance_id: &InstanceId);
+    fn deregister_target(&mut self, target_group_arn: &TargetGroupArn, instance_id: &InstanceId);
     /// ELB's state string: `initial`, `healthy`, `unhealthy`, `unused`, `draining`; `None` when the
     /// target is not registered (draining is over, or it never was).
-    fn target_health(&self, target_group_arn: &str, instance_id: &InstanceId) -> Option<String>;
+    fn target_health(
+        &self,
+        target_group_arn: &TargetGroupArn,
+        instance_id: &InstanceId,
+    ) -> Option<String>;
     /// Whether such a target group exists.
-    fn target_group_exists(&self, target_group_arn: &str) -> bool;
+    fn target_group_exists(&self, target_group_arn: &TargetGroupArn) -> bool;
     /// The alarm's state now.
     fn alarm(&self, name: &str) -> AlarmState;
     /// Whether the region has such a zone.

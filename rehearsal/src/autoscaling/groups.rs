@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::activities::{ActivityLog, ActivityStatus};
 use super::environment::Place;
 use super::members::Member;
-use crate::ids::{InstanceId, SubnetId};
+use crate::ids::{GroupName, InstanceId, SubnetId, TargetGroupArn};
 use crate::table::Series;
 
 /// The longest time that a lifecycle action may stay open, with any number of heartbeats, in seconds.
@@ -125,7 +125,7 @@ pub(crate) enum HealthType {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Group {
     /// Its name.
-    pub(crate) name: String,
+    pub(crate) name: GroupName,
     /// Its ARN.
     pub(crate) arn: String,
     /// When it was created.
@@ -145,7 +145,7 @@ pub(crate) struct Group {
     /// Subnets of VPCZoneIdentifier.
     pub(crate) subnets: Vec<SubnetId>,
     /// Attached target groups.
-    pub(crate) target_groups: Vec<String>,
+    pub(crate) target_groups: Vec<TargetGroupArn>,
     /// HealthCheckType.
     pub(crate) health_type: HealthType,
     /// HealthCheckGracePeriod in seconds.

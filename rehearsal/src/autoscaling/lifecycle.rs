@@ -11,7 +11,7 @@ use super::activities::{Activity, ActivityStatus, died, launch_refused, moment};
 use super::environment::{Environment, LaunchRequest, Place};
 use super::groups::{Group, HealthType, Transition};
 use super::members::{Health, HookVerdict, LifecycleAction, LifecycleState, Member};
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, TargetGroupArn};
 
 /// The longest pause between failing launches, in seconds.
 const LONGEST_PAUSE: i64 = 300;
@@ -334,7 +334,7 @@ fn check_health(group: &mut Group, position: usize, environment: &dyn Environmen
     } else if impaired && !in_grace {
         group.members[position].health = Health::BadChecks;
     } else if elb && !in_grace {
-        let bad = |arn: &String| {
+        let bad = |arn: &TargetGroupArn| {
             environment.target_health(arn, &member.id).as_deref() == Some("unhealthy")
         };
         if member.registered.iter().any(bad) {

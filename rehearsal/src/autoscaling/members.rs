@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::groups::{Hook, HookResult};
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, TargetGroupArn};
 
 /// LifecycleState.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,7 +181,7 @@ pub(crate) enum HookVerdict {
 /// A member of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Member {
-    /// `i-…`
+    /// The instance.
     pub(crate) id: InstanceId,
     /// Its zone.
     pub(crate) zone: String,
@@ -202,7 +202,7 @@ pub(crate) struct Member {
     /// Lifecycle actions of its current state.
     pub(crate) actions: Vec<LifecycleAction>,
     /// Target groups it was registered with by the group.
-    pub(crate) registered: Vec<String>,
+    pub(crate) registered: Vec<TargetGroupArn>,
     /// The id of its current activity.
     pub(crate) activity: String,
     /// Whether termination hooks are skipped (failed launches, force delete).

@@ -42,6 +42,8 @@ mod tests;
 pub(crate) use api::handle;
 use environment::Environment;
 use groups::Group;
+
+use crate::ids::GroupName;
 pub(crate) use state::{
     State, all_switches, groups, is_switch, set_switch, switch_names, target_lifecycle_state,
 };
@@ -49,7 +51,7 @@ pub(crate) use state::{
 /// Moves every group and refresh on, as far as possible now.
 pub(crate) fn tick(state: &mut State, environment: &mut dyn Environment, now: Timestamp) {
     let switches = &state.switches;
-    let every = |_: &String, _: &Group| true;
+    let every = |_: &GroupName, _: &Group| true;
     state.groups.update_where(every, |_, group| {
         lifecycle::advance(group, environment, now, switches);
         if group.deleting {

@@ -4,14 +4,14 @@ use anyhow::Context as _;
 use instance_refresh::switches::{self, Switches};
 
 use super::groups::Group;
-use crate::ids::InstanceId;
+use crate::ids::{GroupName, InstanceId};
 use crate::table::{Changes, Series, Table, place, read};
 
 /// The state of Auto Scaling.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     /// Groups by name.
-    pub(super) groups: Table<String, Group>,
+    pub(super) groups: Table<GroupName, Group>,
     /// How the engine behaves where AWS is undocumented.
     pub(super) switches: Switches,
 }
@@ -21,7 +21,7 @@ impl State {
     pub(crate) fn changes(&self, before: &Self, changes: &mut Changes) {
         for (name, was, now) in before.groups.changes(&self.groups) {
             if was.map(Group::settings) != now.map(Group::settings) {
-                changes.put("autoscaling.groups", name.clone(), now);
+                changes.put("autoscaling.groups", name.to_string(), now);
             }
             // Cheap copies, which share the rows.
             let members = |group: Option<&Group>| {
@@ -51,7 +51,9 @@ impl State {
     /// When it was written by another release.
     pub(crate) fn restore(&mut self, table: &str, key: &str, value: &[u8]) -> anyhow::Result<bool> {
         match table {
-            "autoscaling.groups" => drop(self.groups.insert(key.to_owned(), read(value)?)),
+            "autoscaling.groups" => {
+                drop(self.groups.insert(GroupName::new(key), read(value)?));
+            }
             "autoscaling.switches" => self.switches = read(value)?,
             "autoscaling.members" | "autoscaling.refreshes" | "autoscaling.history" => {
                 let (name, place) = place(key)?;

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Notify, mpsc};
 
 use super::*;
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, TargetGroupArn};
 
 const GROUP: &str = "arn:group";
 /// Far longer than anything here takes; only a broken test meets it.
@@ -52,7 +52,12 @@ impl BalancerSource for OneGroup {
         }]
     }
 
-    fn report(&self, _target_group_arn: &str, instance_id: &InstanceId, outcome: CheckOutcome) {
+    fn report(
+        &self,
+        _target_group_arn: &TargetGroupArn,
+        instance_id: &InstanceId,
+        outcome: CheckOutcome,
+    ) {
         let _ = self.reports.send((instance_id.to_string(), outcome));
     }
 }

@@ -6,7 +6,7 @@ use super::balancers::LoadBalancer;
 use super::call::{Call, arn, check_name, left_out, page, read_attributes, write_attributes};
 use super::state::State;
 use super::tags;
-use crate::ids::{Id as _, SubnetId};
+use crate::ids::{BalancerArn, Id as _, ListenerArn, SubnetId};
 use crate::wire::{ApiError, Xml, ids, iso};
 
 /// The hosted zone of every load balancer in us-east-1.
@@ -114,7 +114,10 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         ));
     }
     let balancer = LoadBalancer {
-        arn: arn(format_args!("loadbalancer/app/{name}/{}", ids::hex(16))),
+        arn: BalancerArn::new(arn(format_args!(
+            "loadbalancer/app/{name}/{}",
+            ids::hex(16)
+        ))),
         name,
         address: call.ec2.balancer_address(),
         scheme: scheme.to_owned(),
@@ -125,13 +128,13 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         attributes: BTreeMap::new(),
     };
     let answer = shown(&[&balancer], "provisioning", None);
-    call.state.tags.insert(balancer.arn.clone(), tags);
+    call.state.tags.insert(balancer.arn.to_string(), tags);
     call.state.balancers.insert(balancer.arn.clone(), balancer);
     Ok(answer)
 }
 
 pub(super) fn delete(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let arn = call.need("LoadBalancerArn")?.to_owned();
+    let arn = BalancerArn::new(call.need("LoadBalancerArn")?);
     let Some(balancer) = call.state.balancers.get(&arn) else {
         // Deleting an unknown load balancer succeeds, as on AWS.
         return Ok(Xml::new());
@@ -145,8 +148,8 @@ pub(super) fn delete(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         ));
     }
     call.state.balancers.remove(&arn);
-    call.state.tags.remove(&arn);
-    let of_it: Vec<String> = call
+    call.state.tags.remove(arn.as_str());
+    let of_it: Vec<ListenerArn> = call
         .state
         .listeners
         .values()
@@ -155,7 +158,7 @@ pub(super) fn delete(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         .collect();
     for listener in of_it {
         call.state.listeners.remove(&listener);
-        call.state.tags.remove(&listener);
+        call.state.tags.remove(listener.as_str());
     }
     Ok(Xml::new())
 }
@@ -194,7 +197,7 @@ pub(super) fn describe_attributes(call: &mut Call<'_>) -> Result<Xml, ApiError> 
 }
 
 pub(super) fn modify_attributes(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let arn = call.need("LoadBalancerArn")?.to_owned();
+    let arn = BalancerArn::new(call.need("LoadBalancerArn")?);
     let wanted = read_attributes(call.params)?;
     let balancer = call.state.balancers.get_mut(&arn).ok_or_else(not_found)?;
     for (key, value) in &wanted {

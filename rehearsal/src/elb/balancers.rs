@@ -6,13 +6,13 @@ use std::net::Ipv4Addr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{SubnetId, VpcId};
+use crate::ids::{BalancerArn, SubnetId, VpcId};
 
 /// A load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LoadBalancer {
     /// Its ARN.
-    pub(super) arn: String,
+    pub(super) arn: BalancerArn,
     /// Its name, unique in the region.
     pub(super) name: String,
     /// Its address.
@@ -31,6 +31,7 @@ impl LoadBalancer {
     /// `app/name/id`, as in the ARNs of it and its listeners.
     pub(super) fn path(&self) -> &str {
         self.arn
+            .as_str()
             .split_once("loadbalancer/")
             .map_or("", |(_, path)| path)
     }

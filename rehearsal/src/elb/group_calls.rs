@@ -6,6 +6,7 @@ use super::call::{
 use super::groups::{HealthCheck, TargetGroup};
 use super::state::State;
 use super::tags;
+use crate::ids::TargetGroupArn;
 use crate::table::Series;
 use crate::wire::{ApiError, Params, Xml, ids};
 
@@ -44,7 +45,10 @@ const FIXED_ATTRIBUTES: [(&str, &str); 12] = [
 ];
 
 /// The target group of that ARN.
-pub(super) fn find<'a>(state: &'a mut State, arn: &str) -> Result<&'a mut TargetGroup, ApiError> {
+pub(super) fn find<'a>(
+    state: &'a mut State,
+    arn: &TargetGroupArn,
+) -> Result<&'a mut TargetGroup, ApiError> {
     state.groups.get_mut(arn).ok_or_else(not_found)
 }
 
@@ -93,7 +97,7 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     )?;
     let tags = tags::read(params)?;
     let group = TargetGroup {
-        arn: arn(format_args!("targetgroup/{name}/{}", ids::hex(16))),
+        arn: TargetGroupArn::new(arn(format_args!("targetgroup/{name}/{}", ids::hex(16)))),
         name,
         port,
         vpc: call.ec2.vpc().clone(),
@@ -121,13 +125,13 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         ));
     }
     let answer = shown(call.state, &[&group], None);
-    call.state.tags.insert(group.arn.clone(), tags);
+    call.state.tags.insert(group.arn.to_string(), tags);
     call.state.groups.insert(group.arn.clone(), group);
     Ok(answer)
 }
 
 pub(super) fn modify(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let arn = call.need("TargetGroupArn")?.to_owned();
+    let arn = TargetGroupArn::new(call.need("TargetGroupArn")?);
     let params = call.params;
     let group = find(call.state, &arn)?;
     (group.check, group.check_port) = read_check(params, group.check.clone(), group.check_port)?;
@@ -136,7 +140,7 @@ pub(super) fn modify(call: &mut Call<'_>) -> Result<Xml, ApiError> {
 }
 
 pub(super) fn delete(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let arn = call.need("TargetGroupArn")?.to_owned();
+    let arn = TargetGroupArn::new(call.need("TargetGroupArn")?);
     if call.state.used_groups().contains(&arn) {
         return Err(ApiError::new(
             "ResourceInUse",
@@ -145,7 +149,7 @@ pub(super) fn delete(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     }
     // Deleting an unknown group succeeds, as on AWS.
     call.state.groups.remove(&arn);
-    call.state.tags.remove(&arn);
+    call.state.tags.remove(arn.as_str());
     Ok(Xml::new())
 }
 
@@ -186,13 +190,13 @@ pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
 }
 
 pub(super) fn describe_attributes(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let arn = call.need("TargetGroupArn")?.to_owned();
+    let arn = TargetGroupArn::new(call.need("TargetGroupArn")?);
     let group = find(call.state, &arn)?;
     Ok(attributes(group))
 }
 
 pub(super) fn modify_attributes(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let arn = call.need("TargetGroupArn")?.to_owned();
+    let arn = TargetGroupArn::new(call.need("TargetGroupArn")?);
     let wanted = read_attributes(call.params)?;
     let group = find(call.state, &arn)?;
     let mut delay = group.delay;

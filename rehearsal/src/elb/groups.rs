@@ -3,14 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::targets::Target;
-use crate::ids::VpcId;
+use crate::ids::{TargetGroupArn, VpcId};
 use crate::table::Series;
 
 /// A target group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TargetGroup {
     /// Its ARN.
-    pub(super) arn: String,
+    pub(super) arn: TargetGroupArn,
     /// Its name, unique in the region.
     pub(super) name: String,
     /// The port of targets, unless they are registered on another.

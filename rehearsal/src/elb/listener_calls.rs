@@ -6,6 +6,7 @@ use super::group_calls;
 use super::listeners::Listener;
 use super::state::State;
 use super::tags;
+use crate::ids::{BalancerArn, ListenerArn, TargetGroupArn};
 use crate::wire::{ApiError, Params, Xml, ids};
 
 fn not_found() -> ApiError {
@@ -14,8 +15,8 @@ fn not_found() -> ApiError {
 
 pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let params = call.params;
-    let balancer = call.need("LoadBalancerArn")?.to_owned();
-    let path = balancer_calls::find(call.state, &balancer)?
+    let balancer = BalancerArn::new(call.need("LoadBalancerArn")?);
+    let path = balancer_calls::find(call.state, balancer.as_str())?
         .path()
         .to_owned();
     check_protocol(call.need("Protocol")?)?;
@@ -27,20 +28,20 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let tags = tags::read(params)?;
     check_free(call.state, &balancer, port, None)?;
     let listener = Listener {
-        arn: arn(format_args!("listener/{path}/{}", ids::hex(16))),
+        arn: ListenerArn::new(arn(format_args!("listener/{path}/{}", ids::hex(16)))),
         balancer,
         port,
         target_group,
     };
     let answer = shown(&[&listener], None);
-    call.state.tags.insert(listener.arn.clone(), tags);
+    call.state.tags.insert(listener.arn.to_string(), tags);
     call.state.listeners.insert(listener.arn.clone(), listener);
     Ok(answer)
 }
 
 pub(super) fn modify(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let params = call.params;
-    let arn = call.need("ListenerArn")?.to_owned();
+    let arn = ListenerArn::new(call.need("ListenerArn")?);
     let was = call.state.listeners.get(&arn).ok_or_else(not_found)?;
     if let Some(protocol) = params.text("Protocol") {
         check_protocol(protocol)?;
@@ -58,9 +59,9 @@ pub(super) fn modify(call: &mut Call<'_>) -> Result<Xml, ApiError> {
 }
 
 pub(super) fn delete(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let arn = call.need("ListenerArn")?.to_owned();
+    let arn = ListenerArn::new(call.need("ListenerArn")?);
     call.state.listeners.remove(&arn).ok_or_else(not_found)?;
-    call.state.tags.remove(&arn);
+    call.state.tags.remove(arn.as_str());
     Ok(Xml::new())
 }
 
@@ -87,7 +88,7 @@ pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         .listeners
         .values()
         .filter(|listener| arns.is_empty() || arns.contains(&listener.arn.as_str()))
-        .filter(|listener| balancer.is_none_or(|balancer| balancer == listener.balancer))
+        .filter(|listener| balancer.is_none_or(|balancer| listener.balancer == balancer))
         .collect();
     found.sort_by_key(|listener| listener.port);
     let (found, next) = page(params, found)?;
@@ -107,8 +108,11 @@ pub(super) fn describe_rules(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     for listener in call.state.listeners.values() {
         let rule = format!(
             "{}/{}",
-            listener.arn.replacen(":listener/", ":listener-rule/", 1),
-            listener.arn.rsplit('/').next().unwrap_or_default()
+            listener
+                .arn
+                .as_str()
+                .replacen(":listener/", ":listener-rule/", 1),
+            listener.arn.as_str().rsplit('/').next().unwrap_or_default()
         );
         if of == Some(listener.arn.as_str()) || asked.contains(&rule.as_str()) {
             rules.push((rule, listener));
@@ -138,9 +142,14 @@ fn check_protocol(protocol: &str) -> Result<(), ApiError> {
     }
 }
 
-fn check_free(state: &State, balancer: &str, port: u16, but: Option<&str>) -> Result<(), ApiError> {
+fn check_free(
+    state: &State,
+    balancer: &BalancerArn,
+    port: u16,
+    but: Option<&ListenerArn>,
+) -> Result<(), ApiError> {
     let taken = state.listeners.values().any(|listener| {
-        listener.balancer == balancer && listener.port == port && Some(listener.arn.as_str()) != but
+        listener.balancer == *balancer && listener.port == port && Some(&listener.arn) != but
     });
     if taken {
         return Err(ApiError::new(
@@ -154,14 +163,14 @@ fn check_free(state: &State, balancer: &str, port: u16, but: Option<&str>) -> Re
 /// A target group serves one load balancer only.
 fn check_target_group(
     state: &mut State,
-    target_group: &str,
-    balancer: &str,
+    target_group: &TargetGroupArn,
+    balancer: &BalancerArn,
 ) -> Result<(), ApiError> {
     group_calls::find(state, target_group)?;
     let elsewhere = state
         .listeners
         .values()
-        .any(|listener| listener.target_group == target_group && listener.balancer != balancer);
+        .any(|listener| listener.target_group == *target_group && listener.balancer != *balancer);
     if elsewhere {
         return Err(ApiError::new(
             "TargetGroupAssociationLimit",
@@ -174,7 +183,7 @@ fn check_target_group(
 }
 
 /// The target group that the one default action forwards to; `None` when there is no action.
-fn action(params: &Params) -> Result<Option<String>, ApiError> {
+fn action(params: &Params) -> Result<Option<TargetGroupArn>, ApiError> {
     let actions = params.structs("DefaultActions");
     let action = match actions.as_slice() {
         [] => return Ok(None),
@@ -199,7 +208,7 @@ fn action(params: &Params) -> Result<Option<String>, ApiError> {
         (Some(a), Some(b)) if a != b => Err(ApiError::validation(
             "The target group of an action must be the one of its ForwardConfig",
         )),
-        (Some(arn), _) | (None, Some(arn)) => Ok(Some(arn.to_owned())),
+        (Some(arn), _) | (None, Some(arn)) => Ok(Some(TargetGroupArn::new(arn))),
         (None, None) => Err(ApiError::validation(
             "A target group ARN must be specified for actions of type 'forward'",
         )),

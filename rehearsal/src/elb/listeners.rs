@@ -2,15 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::{BalancerArn, ListenerArn, TargetGroupArn};
+
 /// A listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Listener {
     /// Its ARN.
-    pub(super) arn: String,
+    pub(super) arn: ListenerArn,
     /// The ARN of its load balancer.
-    pub(super) balancer: String,
+    pub(super) balancer: BalancerArn,
     /// Its port.
     pub(super) port: u16,
     /// The ARN of the target group it forwards to.
-    pub(super) target_group: String,
+    pub(super) target_group: TargetGroupArn,
 }

@@ -11,7 +11,7 @@ use super::groups::TargetGroup;
 use super::state::State;
 use super::targets::{Health, Target};
 use crate::balancer_source::{CheckOutcome, ListenerView, TargetGroupView, TargetView};
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, TargetGroupArn};
 
 impl State {
     /// Listeners to keep open.
@@ -47,7 +47,12 @@ impl State {
     }
 
     /// Counts one health check of an instance.
-    pub(crate) fn report(&mut self, arn: &str, instance_id: &InstanceId, outcome: CheckOutcome) {
+    pub(crate) fn report(
+        &mut self,
+        arn: &TargetGroupArn,
+        instance_id: &InstanceId,
+        outcome: CheckOutcome,
+    ) {
         let Some(group) = self.groups.get(arn) else {
             // Deleted while the check ran.
             return;

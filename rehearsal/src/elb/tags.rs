@@ -54,19 +54,19 @@ fn named(state: &State, params: &Params) -> Result<Vec<String>, ApiError> {
             (
                 "TargetGroupNotFound",
                 "Target groups",
-                state.groups.contains_key(arn),
+                state.groups.contains_key(arn.as_str()),
             )
         } else if arn.contains(":listener/") {
             (
                 "ListenerNotFound",
                 "Listeners",
-                state.listeners.contains_key(arn),
+                state.listeners.contains_key(arn.as_str()),
             )
         } else if arn.contains(":loadbalancer/") {
             (
                 "LoadBalancerNotFound",
                 "Load balancers",
-                state.balancers.contains_key(arn),
+                state.balancers.contains_key(arn.as_str()),
             )
         } else {
             return Err(ApiError::validation(format!("'{arn}' is not a valid ARN")));

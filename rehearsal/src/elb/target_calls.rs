@@ -3,7 +3,7 @@
 use super::call::{Call, need, number};
 use super::ec2_view::InstanceState;
 use super::targets::Health;
-use crate::ids::{Id as _, InstanceId};
+use crate::ids::{Id as _, InstanceId, TargetGroupArn};
 use crate::wire::{ApiError, Params, Xml};
 
 /// A target as a request names it.
@@ -36,7 +36,7 @@ fn needed(params: &Params) -> Result<Vec<Named>, ApiError> {
 }
 
 pub(super) fn register(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let arn = call.need("TargetGroupArn")?.to_owned();
+    let arn = TargetGroupArn::new(call.need("TargetGroupArn")?);
     let targets = needed(call.params)?;
     super::group_calls::find(call.state, &arn)?;
     for target in &targets {
@@ -70,7 +70,7 @@ pub(super) fn register(call: &mut Call<'_>) -> Result<Xml, ApiError> {
 }
 
 pub(super) fn deregister(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let arn = call.need("TargetGroupArn")?.to_owned();
+    let arn = TargetGroupArn::new(call.need("TargetGroupArn")?);
     let targets = needed(call.params)?;
     let in_use = call.state.used_groups().contains(&arn);
     let now = call.now;
@@ -82,7 +82,7 @@ pub(super) fn deregister(call: &mut Call<'_>) -> Result<Xml, ApiError> {
 }
 
 pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let arn = call.need("TargetGroupArn")?.to_owned();
+    let arn = TargetGroupArn::new(call.need("TargetGroupArn")?);
     let asked = named(call.params)?;
     let in_use = call.state.used_groups().contains(&arn);
     let (ec2, now) = (&*call.ec2, call.now);

@@ -188,9 +188,11 @@ fn health_checks_are_counted_to_the_thresholds() {
     ];
     for (what, outcomes, expected) in table {
         let (mut bench, group) = Bench::served();
-        bench.state.register(&group, &"i-1".into());
+        bench.state.register(&group.as_str().into(), &"i-1".into());
         for outcome in outcomes {
-            bench.state.report(&group, &"i-1".into(), *outcome);
+            bench
+                .state
+                .report(&group.as_str().into(), &"i-1".into(), *outcome);
         }
         assert_eq!(bench.health(&group), expected, "{what}");
     }
@@ -199,30 +201,44 @@ fn health_checks_are_counted_to_the_thresholds() {
 #[test]
 fn a_target_drains_for_the_delay_and_is_removed() {
     let (mut bench, group) = Bench::served();
-    bench.state.register(&group, &"i-1".into());
-    bench.state.report(&group, &"i-1".into(), Pass);
+    bench.state.register(&group.as_str().into(), &"i-1".into());
+    bench
+        .state
+        .report(&group.as_str().into(), &"i-1".into(), Pass);
     assert_eq!(bench.in_rotation(), [true]);
-    bench.state.deregister(&group, &"i-1".into(), bench.now);
+    bench
+        .state
+        .deregister(&group.as_str().into(), &"i-1".into(), bench.now);
     assert_eq!(
         bench.health(&group),
         "draining Target.DeregistrationInProgress"
     );
     assert_eq!(bench.in_rotation(), [false]);
     // Checks still on their way change nothing.
-    bench.state.report(&group, &"i-1".into(), Pass);
+    bench
+        .state
+        .report(&group.as_str().into(), &"i-1".into(), Pass);
     bench.pass(29);
-    bench.state.deregister(&group, &"i-1".into(), bench.now);
+    bench
+        .state
+        .deregister(&group.as_str().into(), &"i-1".into(), bench.now);
     assert_eq!(
-        bench
-            .state
-            .health(&group, &"i-1".into(), &bench.grounds, bench.now),
+        bench.state.health(
+            &group.as_str().into(),
+            &"i-1".into(),
+            &bench.grounds,
+            bench.now
+        ),
         Some("draining")
     );
     bench.now += SignedDuration::from_secs(1);
     assert_eq!(
-        bench
-            .state
-            .health(&group, &"i-1".into(), &bench.grounds, bench.now),
+        bench.state.health(
+            &group.as_str().into(),
+            &"i-1".into(),
+            &bench.grounds,
+            bench.now
+        ),
         None
     );
     assert_eq!(bench.health(&group), "unused Target.NotRegistered");
@@ -231,13 +247,17 @@ fn a_target_drains_for_the_delay_and_is_removed() {
 #[test]
 fn a_draining_target_registered_again_starts_anew() {
     let (mut bench, group) = Bench::served();
-    bench.state.register(&group, &"i-1".into());
-    bench.state.report(&group, &"i-1".into(), Pass);
+    bench.state.register(&group.as_str().into(), &"i-1".into());
+    bench
+        .state
+        .report(&group.as_str().into(), &"i-1".into(), Pass);
     // Registering twice changes nothing.
-    bench.state.register(&group, &"i-1".into());
+    bench.state.register(&group.as_str().into(), &"i-1".into());
     assert_eq!(bench.health(&group), "healthy");
-    bench.state.deregister(&group, &"i-1".into(), bench.now);
-    bench.state.register(&group, &"i-1".into());
+    bench
+        .state
+        .deregister(&group.as_str().into(), &"i-1".into(), bench.now);
+    bench.state.register(&group.as_str().into(), &"i-1".into());
     assert_eq!(bench.health(&group), "initial Elb.RegistrationInProgress");
 }
 
@@ -245,7 +265,7 @@ fn a_draining_target_registered_again_starts_anew() {
 fn without_a_listener_targets_are_unused_and_do_not_drain() {
     let mut bench = Bench::new();
     let group = bench.group("shop");
-    bench.state.register(&group, &"i-1".into());
+    bench.state.register(&group.as_str().into(), &"i-1".into());
     assert_eq!(bench.health(&group), "unused Target.NotInUse");
     assert!(
         bench
@@ -253,15 +273,19 @@ fn without_a_listener_targets_are_unused_and_do_not_drain() {
             .checked_groups(&bench.grounds, bench.now)
             .is_empty()
     );
-    bench.state.deregister(&group, &"i-1".into(), bench.now);
+    bench
+        .state
+        .deregister(&group.as_str().into(), &"i-1".into(), bench.now);
     assert_eq!(bench.health(&group), "unused Target.NotRegistered");
 }
 
 #[test]
 fn stopped_and_terminated_instances_change_target_health() {
     let (mut bench, group) = Bench::served();
-    bench.state.register(&group, &"i-1".into());
-    bench.state.report(&group, &"i-1".into(), Pass);
+    bench.state.register(&group.as_str().into(), &"i-1".into());
+    bench
+        .state
+        .report(&group.as_str().into(), &"i-1".into(), Pass);
     bench
         .grounds
         .machines
@@ -295,13 +319,19 @@ fn a_group_of_unhealthy_targets_fails_open() {
         .machines
         .insert("i-2".to_owned(), InstanceState::Running);
     for id in ["i-1", "i-2"] {
-        bench.state.register(&group, &id.into());
-        bench.state.report(&group, &id.into(), Timeout);
-        bench.state.report(&group, &id.into(), Timeout);
+        bench.state.register(&group.as_str().into(), &id.into());
+        bench
+            .state
+            .report(&group.as_str().into(), &id.into(), Timeout);
+        bench
+            .state
+            .report(&group.as_str().into(), &id.into(), Timeout);
     }
     assert_eq!(bench.in_rotation(), [true, true]);
     for _ in 0..3 {
-        bench.state.report(&group, &"i-2".into(), Pass);
+        bench
+            .state
+            .report(&group.as_str().into(), &"i-2".into(), Pass);
     }
     assert_eq!(bench.in_rotation(), [false, true]);
 }
@@ -382,7 +412,7 @@ fn deletion_protection_holds_and_deletion_removes_listeners() {
     }
     assert!(bench.state.open_listeners().is_empty());
     bench.ok(&format!("Action=DeleteTargetGroup&TargetGroupArn={group}"));
-    assert!(!bench.state.group_exists(&group));
+    assert!(!bench.state.group_exists(&group.as_str().into()));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::hooks;
 use super::records;
 use super::shapes;
 use crate::account::{ACCOUNT, REGION};
-use crate::ids::{Id as _, SubnetId};
+use crate::ids::{GroupName, Id as _, SubnetId, TargetGroupArn};
 use crate::table::Series;
 use crate::wire::{ApiError, Params, Xml};
 
@@ -29,7 +29,7 @@ const LEFT_OUT: [&str; 6] = [
 ];
 
 pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let name = call.need("AutoScalingGroupName")?;
+    let name = GroupName::new(call.need("AutoScalingGroupName")?);
     let params = call.params;
     if call.state.groups.contains_key(&name) {
         return Err(ApiError::new(
@@ -97,9 +97,9 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         ));
     }
     check_template(&group, call.environment)?;
-    let mut arns = params.strings("TargetGroupARNs");
+    let mut arns = arns(params);
     for source in params.structs("TrafficSources") {
-        arns.extend(source.string("Identifier"));
+        arns.extend(source.string("Identifier").map(TargetGroupArn::new));
     }
     check_targets(&arns, call.environment)?;
     group.target_groups = arns;
@@ -111,7 +111,7 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
             .hooks
             .insert(hook.clone(), hooks::read(&spec, &hook, None)?);
     }
-    for (_, key, tag) in records::read_tags(params, Some(&name))? {
+    for (_, key, tag) in records::read_tags(params, Some(name.as_str()))? {
         group.tags.insert(key, tag);
     }
     if group.desired > 0 {
@@ -293,7 +293,13 @@ fn check_sizes(group: &Group) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_targets(arns: &[String], environment: &dyn Environment) -> Result<(), ApiError> {
+/// `TargetGroupARNs` of a request.
+fn arns(params: &Params) -> Vec<TargetGroupArn> {
+    let arns = params.strings("TargetGroupARNs");
+    arns.into_iter().map(TargetGroupArn::new).collect()
+}
+
+fn check_targets(arns: &[TargetGroupArn], environment: &dyn Environment) -> Result<(), ApiError> {
     match arns
         .iter()
         .find(|arn| !environment.target_group_exists(arn))
@@ -445,7 +451,10 @@ pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         .groups
         .values()
         .filter(|group| {
-            names.is_empty() || names.iter().any(|n| *n == group.name || *n == group.arn)
+            names.is_empty()
+                || names
+                    .iter()
+                    .any(|n| group.name == n.as_str() || *n == group.arn)
         })
         .filter(|group| filters.iter().all(|filter| passes(filter, group)))
         .collect();
@@ -503,7 +512,7 @@ pub(super) fn suspend(call: &mut Call<'_>, suspend: bool) -> Result<Xml, ApiErro
 }
 
 pub(super) fn attach_targets(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let arns = call.params.strings("TargetGroupARNs");
+    let arns = arns(call.params);
     let (group, environment) = call.group_and_environment()?;
     check_targets(&arns, environment)?;
     for arn in arns {
@@ -523,7 +532,7 @@ pub(super) fn attach_targets(call: &mut Call<'_>) -> Result<Xml, ApiError> {
 }
 
 pub(super) fn detach_targets(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let arns = call.params.strings("TargetGroupARNs");
+    let arns = arns(call.params);
     let (group, environment) = call.group_and_environment()?;
     if arns.iter().any(|arn| !group.target_groups.contains(arn)) {
         return Err(ApiError::validation(

@@ -115,7 +115,7 @@ pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
             .hooks
             .values()
             .filter(|hook| names.is_empty() || names.contains(&hook.name)),
-        |x, hook| shapes::hook(x, &group.name, hook),
+        |x, hook| shapes::hook(x, group.name.as_str(), hook),
     );
     Ok(xml)
 }

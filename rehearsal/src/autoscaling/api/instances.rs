@@ -278,7 +278,7 @@ pub(super) fn terminate(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let mut xml = Xml::new();
     if let Some(activity) = group.activity_log.get(&activity) {
         xml.node("Activity", |x| {
-            shapes::activity(x, &group.name, &group.arn, activity);
+            shapes::activity(x, group, activity);
         });
     }
     Ok(xml)
@@ -291,7 +291,7 @@ fn details(member: &Member) -> String {
 fn record(group: &mut Group, activities: Vec<Activity>) -> Xml {
     let mut xml = Xml::new();
     xml.list("Activities", "member", &activities, |x, activity| {
-        shapes::activity(x, &group.name, &group.arn, activity);
+        shapes::activity(x, group, activity);
     });
     for activity in activities {
         group.activity_log.add(activity);

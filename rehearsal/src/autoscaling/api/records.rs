@@ -21,7 +21,7 @@ pub(super) fn activities(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         .filter(|group| {
             named
                 .as_ref()
-                .is_none_or(|name| *name == group.name || *name == group.arn)
+                .is_none_or(|name| group.name == name.as_str() || *name == group.arn)
         })
         .flat_map(|group| group.activity_log.newest_first().map(move |a| (group, a)))
         .filter(|(_, activity)| ids.is_empty() || ids.contains(&activity.id))
@@ -32,7 +32,7 @@ pub(super) fn activities(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let (found, next) = page(params, found, 100, 100)?;
     let mut xml = Xml::new();
     xml.list("Activities", "member", found, |x, (group, activity)| {
-        shapes::activity(x, &group.name, &group.arn, activity);
+        shapes::activity(x, group, activity);
     })
     .maybe("NextToken", next);
     Ok(xml)

@@ -48,7 +48,7 @@ pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let (found, next) = page(params, found, 50, 100)?;
     let mut xml = Xml::new();
     xml.list("InstanceRefreshes", "member", found, |x, refresh| {
-        shapes::refresh(x, &group.name, refresh);
+        shapes::refresh(x, group.name.as_str(), refresh);
     })
     .maybe("NextToken", next);
     Ok(xml)

@@ -53,7 +53,7 @@ pub(super) fn group(xml: &mut Xml, group: &Group, with_instances: bool) {
         .list("EnabledMetrics", "member", [""; 0], |_, _| {})
         .maybe("Status", group.deleting.then_some("Delete in progress"))
         .list("Tags", "member", &group.tags, |x, (key, value)| {
-            tag(x, &group.name, key, value);
+            tag(x, group.name.as_str(), key, value);
         })
         .texts("TerminationPolicies", "member", &group.termination_policies)
         .text("NewInstancesProtectedFromScaleIn", group.protect_new)
@@ -130,9 +130,9 @@ pub(super) fn hook(xml: &mut Xml, group: &str, hook: &Hook) {
 }
 
 /// An Activity.
-pub(super) fn activity(xml: &mut Xml, group: &str, arn: &str, activity: &Activity) {
+pub(super) fn activity(xml: &mut Xml, group: &Group, activity: &Activity) {
     xml.text("ActivityId", &activity.id)
-        .text("AutoScalingGroupName", group)
+        .text("AutoScalingGroupName", &group.name)
         .text("Description", activity.description())
         .text("Cause", &activity.cause)
         .text("StartTime", iso(activity.started))
@@ -141,7 +141,7 @@ pub(super) fn activity(xml: &mut Xml, group: &str, arn: &str, activity: &Activit
         .maybe("StatusMessage", activity.status.message())
         .text("Progress", activity.status.progress())
         .text("Details", &activity.details)
-        .text("AutoScalingGroupARN", arn);
+        .text("AutoScalingGroupARN", &group.arn);
 }
 
 /// An InstanceRefresh.

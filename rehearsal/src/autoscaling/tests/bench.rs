@@ -9,7 +9,7 @@ use super::super::environment::{Environment, InstanceView, LaunchRequest, Place,
 use super::super::groups::Group;
 use super::super::members::{LifecycleState, Member};
 use super::super::{State, handle, tick};
-use crate::ids::{InstanceId, SubnetId};
+use crate::ids::{InstanceId, SubnetId, TargetGroupArn};
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params};
 
@@ -129,7 +129,7 @@ impl Environment for Memory {
         self.instances.get(instance_id.as_str()).cloned()
     }
 
-    fn register_target(&mut self, arn: &str, id: &InstanceId) {
+    fn register_target(&mut self, arn: &TargetGroupArn, id: &InstanceId) {
         self.registrations += 1;
         let sick = self
             .versions
@@ -137,21 +137,23 @@ impl Environment for Memory {
             .is_some_and(|v| self.sick.contains(v));
         let health = if sick { "unhealthy" } else { "healthy" };
         self.targets
-            .insert((arn.to_owned(), id.to_string()), health.to_owned());
+            .insert((arn.to_string(), id.to_string()), health.to_owned());
     }
 
-    fn deregister_target(&mut self, arn: &str, id: &InstanceId) {
-        if let Some(state) = self.targets.get_mut(&(arn.to_owned(), id.to_string())) {
+    fn deregister_target(&mut self, arn: &TargetGroupArn, id: &InstanceId) {
+        if let Some(state) = self.targets.get_mut(&(arn.to_string(), id.to_string())) {
             *state = "draining".to_owned();
         }
     }
 
-    fn target_health(&self, arn: &str, id: &InstanceId) -> Option<String> {
-        self.targets.get(&(arn.to_owned(), id.to_string())).cloned()
+    fn target_health(&self, arn: &TargetGroupArn, id: &InstanceId) -> Option<String> {
+        self.targets
+            .get(&(arn.to_string(), id.to_string()))
+            .cloned()
     }
 
-    fn target_group_exists(&self, arn: &str) -> bool {
-        arn == TARGETS
+    fn target_group_exists(&self, arn: &TargetGroupArn) -> bool {
+        *arn == TARGETS
     }
 
     fn alarm(&self, name: &str) -> AlarmState {
