@@ -366,14 +366,14 @@ mod tests {
             ),
         ] {
             let mut region = region(template);
-            let refused = group(&mut region, zone).1.unwrap_err();
+            let refused = group(&mut region, zone).1.expect_err(why);
             let start = "You must use a valid fully-formed launch template. ";
             let message = refused.message.strip_prefix(start);
             assert!(
                 message.is_some_and(|message| message.contains(why)),
                 "{refused:?}"
             );
-            assert!(region.ec2.instances.is_empty());
+            assert!(region.ec2.instances.is_empty(), "{why}");
         }
     }
 
@@ -468,7 +468,7 @@ mod tests {
             );
             let (mut state, made) = group(&mut region, "&AvailabilityZones.member.1=us-east-1c");
             made.unwrap();
-            assert_eq!(region.ec2.instances.len(), 4);
+            assert_eq!(region.ec2.instances.len(), 4, "{reason}");
             let now = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(60);
             let ctx = RequestContext { now };
             let mut ask = |region: &mut Region, action: &str, more: &str| {

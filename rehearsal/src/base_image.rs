@@ -306,7 +306,10 @@ mod tests {
             let found = suite(&release, glibc);
             assert_eq!(found.as_ref().ok().copied(), expected, "{release} {glibc}");
             if let Err(error) = found {
-                assert!(error.to_string().contains("glibc 2.99"), "{error}");
+                assert!(
+                    error.to_string().contains("glibc 2.99"),
+                    "{release}: {error}"
+                );
             }
         }
     }

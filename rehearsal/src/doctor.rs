@@ -271,7 +271,11 @@ mod tests {
             ),
         ] {
             let check = memory(meminfo);
-            assert_eq!((check.verdict, check.found.as_str()), (verdict, found));
+            assert_eq!(
+                (check.verdict, check.found.as_str()),
+                (verdict, found),
+                "{meminfo}"
+            );
         }
     }
 

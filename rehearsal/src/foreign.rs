@@ -758,7 +758,7 @@ mod tests {
             match named {
                 None => assert_eq!(checked, Ok(()), "{scope} {action}"),
                 Some(name) => {
-                    let message = checked.unwrap_err();
+                    let message = checked.expect_err(action);
                     assert!(message.contains(name), "{message}");
                 }
             }
@@ -876,9 +876,12 @@ mod tests {
                 .unwrap();
             assert_eq!(Form::of(scope, &request), form, "{scope:?}");
             let (found, body) = form.render(&error, "r-1");
-            assert_eq!(found, kind);
+            assert_eq!(found, kind, "{form:?}");
             let body = String::from_utf8_lossy(&body).into_owned();
-            assert!(body.contains(text) && body.contains("éé"), "{body}");
+            assert!(
+                body.contains(text) && body.contains("éé"),
+                "{form:?}: {body}"
+            );
         }
         let request =
             Request::post("/service/GraniteServiceVersion20100801/operation/PutMetricData");

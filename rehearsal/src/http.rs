@@ -822,8 +822,8 @@ mod tests {
             (0, Poll::Ready(Some("broken")), "IncompleteBody"),
             (1, Poll::Pending, "RequestTimeout"),
         ] {
-            let refused = gather(Pieces(pieces, then)).await.unwrap_err();
-            assert_eq!(refused.code, code);
+            let refused = gather(Pieces(pieces, then)).await.expect_err(code);
+            assert_eq!(refused.code, code, "{pieces} pieces");
         }
     }
 
@@ -836,8 +836,15 @@ mod tests {
             Service::Ssm,
             Service::Sts,
         ] {
-            assert_eq!(Service::by_scope(service.scope()), Some(service));
-            assert!(crate::faults::services().any(|name| name == service.scope()));
+            assert_eq!(
+                Service::by_scope(service.scope()),
+                Some(service),
+                "{service:?}"
+            );
+            assert!(
+                crate::faults::services().any(|name| name == service.scope()),
+                "{service:?}"
+            );
         }
     }
 

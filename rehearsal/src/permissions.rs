@@ -349,7 +349,11 @@ mod tests {
             ("ssm", Protocol::Json, "AccessDeniedException", 400),
         ] {
             let refused = check(&region, service, protocol, "Action=Anything").unwrap();
-            assert_eq!((&*refused.code, refused.status), (code, status));
+            assert_eq!(
+                (&*refused.code, refused.status),
+                (code, status),
+                "{service}"
+            );
             let expected = format!(
                 "User: arn:aws:iam::123456789012:user/rehearsal is not authorized to perform: {service}:Anything"
             );

@@ -487,7 +487,7 @@ mod tests {
     #[test]
     fn durations_are_readable() {
         for (seconds, expected) in [(9, "9 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")] {
-            assert_eq!(duration(seconds), expected);
+            assert_eq!(duration(seconds), expected, "{seconds}");
         }
     }
 }

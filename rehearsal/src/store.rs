@@ -473,7 +473,11 @@ mod tests {
             let database = open(file(&path).unwrap()).unwrap();
             let rows = database.begin_read().unwrap().open_table(ROWS).unwrap();
             let kept = rows.get(FORMAT_ROW).unwrap().unwrap();
-            assert_eq!(kept.value(), format.as_bytes(), "it is not rewritten");
+            assert_eq!(
+                kept.value(),
+                format.as_bytes(),
+                "{format}: it is not rewritten"
+            );
         }
     }
 

@@ -175,8 +175,11 @@ fn a_kvm_that_runs_no_guest_code_is_not_used() {
     );
     for (wanted, verdict, code) in [("auto", "odd", 0), ("kvm", "wrong", 3), ("tcg", "ok", 0)] {
         let (found, ended) = host.doctor(&["--accelerator", wanted]);
-        assert_eq!(found["accelerator"]["verdict"], verdict, "{found}");
-        assert_eq!(ended, Some(code), "{found}");
+        assert_eq!(
+            found["accelerator"]["verdict"], verdict,
+            "{wanted}: {found}"
+        );
+        assert_eq!(ended, Some(code), "{wanted}: {found}");
     }
 }
 

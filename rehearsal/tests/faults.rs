@@ -171,7 +171,8 @@ fn dials_are_listed_set_and_kept() {
     ] {
         assert_eq!(
             cloud.ok("dial", &[name, value]),
-            format!("{name} is {value}\n")
+            format!("{name} is {value}\n"),
+            "{name}"
         );
     }
     let changed = |cloud: &Cloud| -> Vec<String> {

@@ -58,7 +58,10 @@ fn a_restarted_cloud_keeps_its_images() {
     let cloud = Cloud::up(None);
     let before = images(&cloud);
     for more in [&["--base-image", disk.to_str().unwrap()][..], &[]] {
-        assert!(cloud.rehearsal("down").status().unwrap().success());
+        assert!(
+            cloud.rehearsal("down").status().unwrap().success(),
+            "{more:?}"
+        );
         cloud.rise(None, more);
     }
     assert_eq!(images(&cloud), before + 1);
@@ -101,10 +104,10 @@ fn a_folder_without_a_running_cloud_is_an_error() {
             .output()
             .unwrap();
         let (code, text) = message(&output);
-        assert_eq!(code, Some(1), "{text}");
+        assert_eq!(code, Some(1), "{detach:?}: {text}");
         assert!(
             text.contains("is not a cloud, and contains letter.txt"),
-            "{text}"
+            "{detach:?}: {text}"
         );
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -161,9 +164,13 @@ fn an_accelerator_without_effect_is_refused() {
             .output()
             .unwrap();
         let (code, text) = message(&output);
-        assert_eq!(code, Some(1), "{text}");
-        assert!(text.contains(expected), "{text}");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(code, Some(1), "{arguments:?}: {text}");
+        assert!(text.contains(expected), "{arguments:?}: {text}");
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().count(),
+            0,
+            "{arguments:?}"
+        );
     }
 }
 
@@ -206,7 +213,7 @@ fn help_of_every_command() {
             .env("COLUMNS", "100")
             .output()
             .unwrap();
-        assert!(output.status.success());
+        assert!(output.status.success(), "{command:?}");
         let name = command.first().map_or("help", |command| command).to_owned();
         insta::assert_snapshot!(
             format!("help-{name}"),

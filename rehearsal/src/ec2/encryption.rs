@@ -101,7 +101,8 @@ mod tests {
         for source in [None, Some(&source)] {
             assert_eq!(
                 other.over(source).as_deref(),
-                Some("arn:aws:kms:us-east-1:123456789012:alias/shop")
+                Some("arn:aws:kms:us-east-1:123456789012:alias/shop"),
+                "{source:?}"
             );
         }
     }

@@ -487,7 +487,7 @@ mod tests {
                 "The parameter idSet cannot be used with the parameter maxResults",
             ),
         ] {
-            assert_eq!(read(form).unwrap_err().message, message);
+            assert_eq!(read(form).expect_err(form).message, message, "{form}");
         }
     }
 }

@@ -404,8 +404,12 @@ fn deletion_protection_holds_and_deletion_removes_listeners() {
         ));
         let delete = format!("Action=DeleteLoadBalancer&LoadBalancerArn={balancer}");
         if protected == "true" {
-            assert_eq!(bench.refusal(&delete).0, "OperationNotPermitted");
-            assert_eq!(bench.state.open_listeners().len(), 1);
+            assert_eq!(
+                bench.refusal(&delete).0,
+                "OperationNotPermitted",
+                "{protected}"
+            );
+            assert_eq!(bench.state.open_listeners().len(), 1, "{protected}");
         } else {
             bench.ok(&delete);
         }

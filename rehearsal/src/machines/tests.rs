@@ -550,7 +550,7 @@ async fn every_documented_filter_is_known_and_no_other() {
             assert!(answer.is_ok(), "{action} {filter}: {answer:?}");
         }
         assert_eq!(ask("tag-key").is_ok(), spec.tags, "{action}");
-        let unknown = ask("colour").unwrap_err();
+        let unknown = ask("colour").expect_err(action);
         assert_eq!(unknown.code, "InvalidParameterValue", "{action}");
     }
 }
@@ -645,8 +645,8 @@ async fn slow_boot_delays_the_start_of_a_machine() {
     ] {
         bench.clock.advance(Duration::from_secs(later));
         bench.settle().await;
-        assert_eq!(bench.phase(&id), phase);
-        assert_eq!(bench.host.state(&id.as_str().into()), guest);
+        assert_eq!(bench.phase(&id), phase, "{later}");
+        assert_eq!(bench.host.state(&id.as_str().into()), guest, "{later}");
     }
 }
 
@@ -691,7 +691,7 @@ async fn a_refused_launch_creates_nothing() {
     ] {
         // A parameter given twice counts as it was given last.
         let form = format!("Action=RunInstances&MinCount=1&MaxCount=1&ImageId={image}{more}");
-        assert_eq!(bench.call(&form).unwrap_err().code, code, "{more}");
+        assert_eq!(bench.call(&form).expect_err(more).code, code, "{more}");
     }
     assert!(bench.ec2(|ec2| ec2.instances.is_empty() && ec2.volumes.rows().is_empty()));
     assert!(bench.ec2(|ec2| ec2.network.subnets.iter().all(|subnet| subnet.given == 0)));

@@ -69,10 +69,10 @@ fn refused_launch_is_one_failed_activity_per_try() {
     tries.reverse();
     let reason = "The image id '[ami-x]' does not exist. Launching EC2 instance failed.";
     for one in &tries {
-        assert_eq!(one.status, "Failed");
-        assert_eq!(one.message.as_deref(), Some(reason));
+        assert_eq!(one.status, "Failed", "{one:?}");
+        assert_eq!(one.message.as_deref(), Some(reason), "{one:?}");
         let whole = format!("Launching a new EC2 instance.  Status Reason: {reason}");
-        assert_eq!(one.description, whole);
+        assert_eq!(one.description, whole, "{one:?}");
         assert!(
             one.cause
                 .ends_with("an instance was launched in response to an instance refresh."),
@@ -183,7 +183,8 @@ fn each_kind_of_removal_has_its_own_cause() {
             (
                 "WaitingForELBConnectionDraining",
                 format!("Terminating EC2 instance: {id} - Waiting For ELB Connection Draining.")
-            )
+            ),
+            "{cause}"
         );
     }
 }
@@ -212,19 +213,20 @@ fn launch_that_ends_early_is_cancelled_with_the_reason() {
         let message = launch.message.expect("a reason");
         let start =
             "Instance failed to complete user's Lifecycle Action: Lifecycle Action with token ";
-        assert!(message.starts_with(start), "{message}");
+        assert!(message.starts_with(start), "{why}: {message}");
         assert!(
             message.ends_with(&format!(" was abandoned: {why}")),
-            "{message}"
+            "{why}: {message}"
         );
         let whole = format!("Launching a new EC2 instance: {id}.  Status Reason: {message}");
         assert_eq!(
             (launch.status.as_str(), launch.description),
-            ("Cancelled", whole)
+            ("Cancelled", whole),
+            "{why}"
         );
         let cause = about(&mut bench, "Terminating", &id).cause;
         let expected = "an instance was taken out of service in response to a launch failure.";
-        assert!(cause.ends_with(expected), "{cause}");
+        assert!(cause.ends_with(expected), "{why}: {cause}");
     }
 
     // Died before it was in service.

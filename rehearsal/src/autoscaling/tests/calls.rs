@@ -93,8 +93,8 @@ fn long_answers_come_in_pages() {
     for token in ["rubbish", "from-8"] {
         let refused = bench
             .call("DescribeAutoScalingInstances", &[("NextToken", token)])
-            .expect_err("not ours");
-        assert_eq!(refused.code, "InvalidNextToken");
+            .expect_err(token);
+        assert_eq!(refused.code, "InvalidNextToken", "{token}");
     }
 }
 

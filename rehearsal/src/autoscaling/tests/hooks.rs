@@ -172,7 +172,11 @@ fn a_timeout_has_the_hooks_default_result() {
         bench.create(1, &form);
         bench.settle();
         bench.run(59);
-        assert_eq!(bench.of().members[0].state, LifecycleState::PendingWait);
+        assert_eq!(
+            bench.of().members[0].state,
+            LifecycleState::PendingWait,
+            "{default}"
+        );
         bench.run(1);
         assert_eq!(bench.in_service(1), in_service, "{default}");
         if default == "ABANDON" {
@@ -181,7 +185,10 @@ fn a_timeout_has_the_hooks_default_result() {
                 .activity_log
                 .newest_first()
                 .find_map(|a| a.status.message().map(str::to_owned));
-            assert!(message.is_some_and(|t| t.ends_with("was abandoned: Heartbeat Timeout")));
+            assert!(
+                message.is_some_and(|t| t.ends_with("was abandoned: Heartbeat Timeout")),
+                "{default}"
+            );
         }
     }
 }

@@ -21,10 +21,11 @@ fn desired_capacity_is_followed_both_ways_within_limits() {
     ] {
         let refused = bench
             .ask("SetDesiredCapacity", &[("DesiredCapacity", wanted)])
-            .expect_err("out of bounds");
+            .expect_err(wanted);
         assert_eq!(
             (refused.code.as_ref(), refused.message.as_str()),
-            ("ValidationError", refusal)
+            ("ValidationError", refusal),
+            "{wanted}"
         );
     }
     bench
@@ -106,7 +107,7 @@ fn target_health_counts_for_elb_groups_after_the_grace_period() {
             .targets
             .insert((TARGETS.to_owned(), id.clone()), "unhealthy".to_owned());
         bench.run(50);
-        assert!(bench.ids().contains(&id), "within the grace period");
+        assert!(bench.ids().contains(&id), "{kind}: within the grace period");
         bench.run(20);
         assert_eq!(!bench.ids().contains(&id), replaced, "{kind}");
     }

@@ -245,9 +245,9 @@ fn alarms_must_be_ok_to_start_and_stop_a_running_refresh() {
             .environment
             .alarms
             .insert("errors".to_owned(), AlarmState::Alarm);
-        assert_eq!(bench.finish(100), end);
+        assert_eq!(bench.finish(100), end, "{rollback}");
         bench.run(1);
-        assert_eq!(bench.of().counted(), 2);
+        assert_eq!(bench.of().counted(), 2, "{rollback}");
         let reason = bench
             .refresh()
             .rollback
@@ -437,12 +437,13 @@ fn an_irreversible_refresh_refuses_rollback_with_the_reason() {
         with_rollback.push(("Preferences.AutoRollback", "true"));
         let refused = bench
             .ask("StartInstanceRefresh", &with_rollback)
-            .expect_err("irreversible");
+            .expect_err(saved);
         assert_eq!(refused.code, "ValidationError", "{saved} {desired}");
         if desired.is_empty() {
             assert_eq!(
                 refused.message,
-                "The AutoRollback parameter cannot be set to true when the DesiredConfiguration parameter is empty."
+                "The AutoRollback parameter cannot be set to true when the DesiredConfiguration parameter is empty.",
+                "{saved} {desired}"
             );
         }
         if parameter {
@@ -451,9 +452,7 @@ fn an_irreversible_refresh_refuses_rollback_with_the_reason() {
         bench
             .ask("StartInstanceRefresh", &form)
             .expect("without rollback it starts");
-        let refused = bench
-            .ask("RollbackInstanceRefresh", &[])
-            .expect_err("irreversible");
+        let refused = bench.ask("RollbackInstanceRefresh", &[]).expect_err(saved);
         assert_eq!(
             refused.code, "IrreversibleInstanceRefresh",
             "{saved} {desired}"
@@ -476,19 +475,19 @@ fn protected_members_are_waited_for_ignored_or_replaced() {
             .expect("start");
         if choice == "Wait" {
             bench.run(60);
-            assert_eq!(bench.in_service(2), 3);
+            assert_eq!(bench.in_service(2), 3, "{choice}");
             assert_eq!(
                 bench.of().counted(),
                 4,
-                "nothing is launched that has no place"
+                "{choice}: nothing is launched that has no place"
             );
-            assert_eq!(bench.refresh().percent, 75);
+            assert_eq!(bench.refresh().percent, 75, "{choice}");
             let reason = bench.refresh().reason.clone().expect("a reason");
             assert!(
                 reason.ends_with(&format!(
                     "{id} is protected. Remove instance scale-in protection to continue."
                 )),
-                "{reason}"
+                "{choice}: {reason}"
             );
         }
         assert_eq!(bench.finish(4000), end, "{choice}");
@@ -583,7 +582,7 @@ fn starting_with_invalid_preferences_is_refused() {
     ] {
         let mut bench = Bench::group(1, &[]);
         let refused = bench.roll(preferences).expect_err(text);
-        assert_eq!(refused.code, "ValidationError");
+        assert_eq!(refused.code, "ValidationError", "{text}");
         assert!(refused.message.contains(text), "{}", refused.message);
     }
     let mut bench = Bench::group(1, &[]);
@@ -629,7 +628,7 @@ fn a_failing_launch_without_max_costs_only_what_min_allows() {
         bench.roll(&[("MinHealthyPercentage", min)]).expect("start");
         bench.run(3000);
         assert_eq!(bench.in_service(1), least, "{min}");
-        assert_eq!(bench.finish(700), RefreshStatus::Failed);
+        assert_eq!(bench.finish(700), RefreshStatus::Failed, "{min}");
         bench.environment.unlaunchable.clear();
         bench.run(301);
         assert_eq!(

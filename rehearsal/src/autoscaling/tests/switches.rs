@@ -50,7 +50,7 @@ fn surge_beyond_max_size() {
             ])
             .expect("start");
         assert_eq!(most(&mut bench, 100), at_most, "{value}");
-        assert_eq!(bench.refresh().status, RefreshStatus::Successful);
+        assert_eq!(bench.refresh().status, RefreshStatus::Successful, "{value}");
     }
 }
 
@@ -171,12 +171,16 @@ fn checkpoints_in_rollback() {
             ])
             .expect("start");
         bench.run(50);
-        assert_eq!(bench.in_service(2), 2, "held at the checkpoint");
+        assert_eq!(bench.in_service(2), 2, "{value}: held at the checkpoint");
         bench
             .ask("RollbackInstanceRefresh", &[])
             .expect("reversible");
         let before = bench.now;
-        assert_eq!(bench.finish(500), RefreshStatus::RollbackSuccessful);
+        assert_eq!(
+            bench.finish(500),
+            RefreshStatus::RollbackSuccessful,
+            "{value}"
+        );
         let took = bench.now.duration_since(before).as_secs();
         assert!((at_least..=at_most).contains(&took), "{value}: {took} s");
     }
@@ -277,15 +281,16 @@ fn success_waits_for_leaving() {
         let target = (super::bench::TARGETS.to_owned(), old.clone());
         assert_eq!(
             bench.environment.targets.get(&target).map(String::as_str),
-            Some("draining")
+            Some("draining"),
+            "{value}"
         );
         if value == "on" {
-            assert_eq!(bench.refresh().status, RefreshStatus::InProgress);
+            assert_eq!(bench.refresh().status, RefreshStatus::InProgress, "{value}");
             bench.run(4000);
             assert_eq!(
                 bench.refresh().status,
                 RefreshStatus::InProgress,
-                "draining is no stall"
+                "{value}: draining is no stall"
             );
             bench.environment.targets.remove(&target);
         }
