@@ -104,6 +104,9 @@ impl Refresh {
     /// Decides what is next, records it, and returns what the caller has to do, in order. Does nothing when the refresh
     /// is over.
     pub fn advance(&mut self, view: &View, now: Timestamp, switches: &Switches) -> Vec<Action> {
+        if !self.status.is_active() {
+            return Vec::new();
+        }
         let Decision {
             moves,
             percent,
@@ -114,9 +117,6 @@ impl Refresh {
             mark,
             newly_ready,
         } = decide(self, view, now, switches);
-        if !self.status.is_active() {
-            return Vec::new();
-        }
         self.percent = percent;
         self.to_update = to_update;
         self.reason = reason;
