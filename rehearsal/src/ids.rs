@@ -254,6 +254,10 @@ name!(
     GroupName
 );
 name!(
+    /// A parameter of Parameter Store, as it was written: with or without a leading slash, never as an ARN.
+    ParameterName
+);
+name!(
     /// A target group, by its ARN.
     TargetGroupArn
 );

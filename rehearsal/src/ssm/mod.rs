@@ -89,7 +89,7 @@ pub(crate) fn tick(state: &mut State, images: &dyn Images, now: Timestamp) {
         } else {
             // On AWS this is an EventBridge event; here it is logged.
             tracing::warn!(
-                parameter = awaited.name,
+                parameter = %awaited.name,
                 image = awaited.version.value,
                 "the image does not exist or is not available: the parameter keeps its old value"
             );

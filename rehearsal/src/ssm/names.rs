@@ -1,6 +1,7 @@
 //! The rules of parameter names.
 
 use super::errors::invalid;
+use crate::ids::ParameterName;
 use crate::wire::ApiError;
 
 /// AWS's limit on levels of a hierarchy.
@@ -41,8 +42,11 @@ pub(super) fn split(name: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Checks the name of a parameter to write.
-pub(super) fn check(name: &str) -> Result<(), ApiError> {
+/// The name of a parameter to write, checked.
+///
+/// # Errors
+/// `ValidationException`, `AccessDeniedException` for reserved names, `HierarchyLevelLimitExceededException`.
+pub(super) fn parse(name: &str) -> Result<ParameterName, ApiError> {
     if name.len() > LONGEST {
         return Err(invalid(format!(
             "Parameter name must be at most {LONGEST} characters long."
@@ -80,5 +84,5 @@ pub(super) fn check(name: &str) -> Result<(), ApiError> {
             format!("A parameter hierarchy can have at most {MOST_LEVELS} levels."),
         ));
     }
-    Ok(())
+    Ok(ParameterName::new(name))
 }

@@ -11,6 +11,7 @@ use super::errors::{constraint, invalid, left_out, not_found};
 use super::names;
 use super::state::{Awaited, DataType, Kind, Parameter, State, Tier, Version};
 use super::tags::{Tag, checked};
+use crate::ids::ParameterName;
 use crate::table::Series;
 use crate::wire::ApiError;
 
@@ -48,7 +49,7 @@ struct Put {
 
 pub(super) fn put(call: &mut Call<'_>) -> Result<Value, ApiError> {
     let put: Put = call.read()?;
-    names::check(&put.name)?;
+    let name = names::parse(&put.name)?;
     if put
         .allowed_pattern
         .is_some_and(|pattern| !pattern.is_empty())
@@ -66,7 +67,7 @@ pub(super) fn put(call: &mut Call<'_>) -> Result<Value, ApiError> {
         ));
     }
     let tags = checked(put.tags, &BTreeMap::new())?;
-    let there = call.state.parameters.get(&put.name);
+    let there = call.state.parameters.get(&name);
     if there.is_some() && !put.overwrite {
         return Err(ApiError::new(
             "ParameterAlreadyExists",
@@ -87,7 +88,7 @@ pub(super) fn put(call: &mut Call<'_>) -> Result<Value, ApiError> {
         }
     };
     // Writes that are being validated have their version numbers already.
-    let awaited = call.state.awaited.iter().filter(|a| a.name == put.name);
+    let awaited = call.state.awaited.iter().filter(|a| a.name == name);
     let before = there.map_or(0, |parameter| parameter.current.number);
     let number = awaited.map(|a| a.version.number).fold(before, u64::max) + 1;
     let version = Version {
@@ -100,9 +101,9 @@ pub(super) fn put(call: &mut Call<'_>) -> Result<Value, ApiError> {
         data_type,
     };
     match data_type {
-        DataType::Text => call.state.write(&put.name, kind, version, tags),
+        DataType::Text => call.state.write(&name, kind, version, tags),
         DataType::Image => call.state.awaited.push(Awaited {
-            name: put.name,
+            name,
             version,
             tags,
             due: call.now + VALIDATION,
@@ -230,7 +231,7 @@ impl State {
     /// Makes `version` the current one, with a new number, because an earlier write may have been dropped.
     pub(super) fn write(
         &mut self,
-        name: &str,
+        name: &ParameterName,
         kind: Kind,
         version: Version,
         tags: BTreeMap<String, String>,
@@ -263,7 +264,7 @@ impl State {
                     earlier: Series::default(),
                     tags,
                 };
-                self.parameters.insert(name.to_owned(), parameter);
+                self.parameters.insert(name.clone(), parameter);
             }
         }
     }

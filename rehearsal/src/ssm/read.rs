@@ -184,12 +184,19 @@ pub(super) fn by_path(call: &mut Call<'_>) -> Result<Value, ApiError> {
         .state
         .parameters
         .iter()
-        .filter(|(name, _)| is_below(name, &asked.path, asked.recursive))
+        .filter(|(name, _)| is_below(name.as_str(), &asked.path, asked.recursive))
         .filter(|(name, parameter)| {
-            let passes = |filter: &Filter| filter.passes(name, parameter);
+            let passes = |filter: &Filter| filter.passes(name.as_str(), parameter);
             asked.parameter_filters.iter().all(passes)
         })
-        .map(|(name, parameter)| shown(name, parameter, &parameter.current, asked.with_decryption))
+        .map(|(name, parameter)| {
+            shown(
+                name.as_str(),
+                parameter,
+                &parameter.current,
+                asked.with_decryption,
+            )
+        })
         .collect();
     answer(
         found,
@@ -263,9 +270,9 @@ pub(super) fn describe(call: &mut Call<'_>) -> Result<Value, ApiError> {
         .iter()
         .filter(|(name, parameter)| {
             let mut filters = asked.filters.iter().chain(&asked.parameter_filters);
-            filters.all(|filter| filter.passes(name, parameter))
+            filters.all(|filter| filter.passes(name.as_str(), parameter))
         })
-        .map(|(name, parameter)| listed(name, parameter, &parameter.current))
+        .map(|(name, parameter)| listed(name.as_str(), parameter, &parameter.current))
         .collect();
     answer(
         found,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::errors::not_found;
 use super::names;
+use crate::ids::ParameterName;
 use crate::table::{self, Changes, Series, Table, place};
 use crate::wire::ApiError;
 
@@ -15,7 +16,7 @@ use crate::wire::ApiError;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     /// Parameters by name.
-    pub(super) parameters: Table<String, Parameter>,
+    pub(super) parameters: Table<ParameterName, Parameter>,
     /// Writes of images that are being validated, oldest first.
     pub(super) awaited: Vec<Awaited>,
 }
@@ -27,7 +28,7 @@ impl State {
             let earlier = |parameter: Option<&Parameter>| {
                 parameter.map_or_else(Series::default, |parameter| parameter.earlier.clone())
             };
-            changes.put("ssm.parameters", name.clone(), now);
+            changes.put("ssm.parameters", name.to_string(), now);
             changes.series("ssm.versions", name, &earlier(was), &earlier(now));
         }
         changes.single("ssm.awaited", &before.awaited, &self.awaited);
@@ -39,7 +40,12 @@ impl State {
     /// When it was written by another release.
     pub(crate) fn restore(&mut self, table: &str, key: &str, value: &[u8]) -> anyhow::Result<bool> {
         match table {
-            "ssm.parameters" => drop(self.parameters.insert(key.to_owned(), table::read(value)?)),
+            "ssm.parameters" => {
+                drop(
+                    self.parameters
+                        .insert(ParameterName::new(key), table::read(value)?),
+                );
+            }
             "ssm.versions" => {
                 let (name, place) = place(key)?;
                 let parameter = self.parameters.get_mut(name);
@@ -80,7 +86,7 @@ pub(super) struct Version {
 /// A write that waits for its image to be validated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Awaited {
-    pub(super) name: String,
+    pub(super) name: ParameterName,
     pub(super) version: Version,
     pub(super) tags: BTreeMap<String, String>,
     pub(super) due: Timestamp,
