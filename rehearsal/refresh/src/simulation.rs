@@ -245,6 +245,12 @@ impl Simulation {
         }
     }
 
+    /// Lets this many seconds pass in one step, in which the group is not observed.
+    pub fn skip(&mut self, seconds: u32) {
+        self.now = after(self.now, seconds.into());
+        self.settle();
+    }
+
     /// Lets time pass until the refresh is over, at most this many seconds; returns its status.
     pub fn finish(&mut self, seconds: u32) -> RefreshStatus {
         for _ in 0..seconds {
@@ -263,7 +269,8 @@ impl Simulation {
 
     /// Steps at this instant until nothing changes any more.
     fn settle(&mut self) {
-        loop {
+        // Bounded, so that an engine that launched and terminated forever would fail a test instead of hanging it.
+        for _ in 0..10_000 {
             let before = (self.refresh.clone(), self.group.members.clone());
             self.step();
             if before.0 == self.refresh && before.1 == self.group.members {
