@@ -27,8 +27,10 @@ pub mod readiness;
 pub mod receipt;
 mod secret;
 pub mod server;
+pub mod service;
 pub mod settings;
 pub mod store;
+mod systemd;
 #[cfg(test)]
 mod versitygw;
 

@@ -46,7 +46,7 @@ impl Inherited {
         let count = self.0.len();
         if count > 1 {
             bail!(
-                "systemd passed {count} sockets; \
+                "systemd passed {count} sockets\n\
                  hint: use one ListenStream=8080, which accepts IPv4 and IPv6"
             );
         }

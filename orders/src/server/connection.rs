@@ -8,22 +8,22 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::Request;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::tracking::{Activity, Phase, TrackedBody, TrackedStream};
-use super::{Shared, StopPhase};
+use super::{Bounds, Shared, StopPhase};
 use crate::caller::Peer;
 
 /// Time that a new connection has for its first request after the stop began: the request may
@@ -183,25 +183,8 @@ where
 {
     let bounds = &shared.bounds;
     let activity = Arc::new(Activity::begin(shared.begun));
-    let io = TokioIo::new(TrackedStream::new(
-        stream,
-        first,
-        Arc::clone(&activity),
-        bounds.stall,
-    ));
-    let router = TowerToHyperService::new(shared.router.clone());
-    let service = service_fn(|mut request: Request<Incoming>| {
-        activity.request_started();
-        if let Some(peer) = peer {
-            request.extensions_mut().insert(peer);
-        }
-        let answer = router.call(request);
-        let activity = Arc::clone(&activity);
-        async move {
-            let answer = answer.await?;
-            Ok::<_, Infallible>(answer.map(|body| TrackedBody::new(body, activity)))
-        }
-    });
+    let stream = TrackedStream::new(stream, first, Arc::clone(&activity), bounds.stall);
+    let service = tracked_service(shared, peer, &activity);
     let mut connection = http1::Builder::new()
         // The timer below replaces HTTP's own, which creates and drops a timer for every request.
         .header_read_timeout(None)
@@ -210,7 +193,7 @@ where
         .keep_alive(*shared.phase.borrow() == StopPhase::Open)
         // A client may close its side after sending and still wait for the response (RFC 9112 §9.6).
         .half_close(true)
-        .serve_connection(io, service);
+        .serve_connection(TokioIo::new(stream), service);
 
     let mut evicted = pin!(shared.evict_slow.notified());
     let mut stop = pin!(reached(shared, StopPhase::LameDuck));
@@ -239,25 +222,7 @@ where
                 _ => Pin::new(&mut connection).graceful_shutdown(),
             }
         }
-        // One timer, checked periodically instead of being reset for every request: requests being served
-        // have no limit, and the other limits are exceeded by at most `park`.
-        while timer.as_mut().poll(context).is_ready() {
-            let now = Instant::now();
-            let due = match activity.phase() {
-                Phase::Head => activity.since() + bounds.head_time,
-                Phase::Idle => activity.since() + bounds.park,
-                Phase::Serving | Phase::Answered => now + bounds.park,
-            };
-            if due > now {
-                timer.as_mut().reset(due);
-                continue;
-            }
-            return Poll::Ready(match activity.phase() {
-                Phase::Head => Outcome::Slow,
-                _ => Outcome::Park,
-            });
-        }
-        Poll::Pending
+        poll_time_limits(timer.as_mut(), context, &activity, bounds)
     })
     .await;
 
@@ -274,4 +239,56 @@ where
         }
     }
     End::Over
+}
+
+/// The router, as a service of one connection: requests have its peer, and `activity` records them.
+fn tracked_service(
+    shared: &Shared,
+    peer: Option<Peer>,
+    activity: &Arc<Activity>,
+) -> impl Service<Request<Incoming>, Response = Response<TrackedBody>, Error = Infallible, Future: Send>
+{
+    let router = TowerToHyperService::new(shared.router.clone());
+    let activity = Arc::clone(activity);
+    service_fn(move |mut request: Request<Incoming>| {
+        activity.request_started();
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
+        let answer = router.call(request);
+        let activity = Arc::clone(&activity);
+        async move {
+            let answer = answer.await?;
+            Ok(answer.map(|body| TrackedBody::new(body, activity)))
+        }
+    })
+}
+
+/// Ends a connection that is idle, or whose request's head is not complete in time.
+///
+/// One timer, checked periodically instead of being reset for every request: requests being served have no
+/// limit, and the other limits are exceeded by at most `park`.
+fn poll_time_limits(
+    mut timer: Pin<&mut Sleep>,
+    context: &mut Context<'_>,
+    activity: &Activity,
+    bounds: &Bounds,
+) -> Poll<Outcome> {
+    while timer.as_mut().poll(context).is_ready() {
+        let now = Instant::now();
+        let due = match activity.phase() {
+            Phase::Head => activity.since() + bounds.head_time,
+            Phase::Idle => activity.since() + bounds.park,
+            Phase::Serving | Phase::Answered => now + bounds.park,
+        };
+        if due > now {
+            timer.as_mut().reset(due);
+            continue;
+        }
+        return Poll::Ready(match activity.phase() {
+            Phase::Head => Outcome::Slow,
+            _ => Outcome::Park,
+        });
+    }
+    Poll::Pending
 }

@@ -26,18 +26,15 @@ impl std::fmt::Debug for AwsSettings {
 }
 
 impl AwsSettings {
-    pub(super) fn new(environment: &BTreeMap<String, String>, s3: RawS3) -> Self {
-        Self {
+    /// Settings from the variables and the file's table. Refuses endpoints that are not URLs.
+    pub(super) fn new(environment: &BTreeMap<String, String>, s3: RawS3) -> anyhow::Result<Self> {
+        let settings = Self {
             s3_endpoint: s3.endpoint,
             region: s3.region,
             ..Self::from_variables(environment.clone())
-        }
-    }
-
-    /// Refuses endpoints that are not URLs.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
+        };
         for service in ["S3", "CLOUDWATCH", "DYNAMODB", "SNS"] {
-            if let Some(endpoint) = self.endpoint(service)
+            if let Some(endpoint) = settings.endpoint(service)
                 && !["http://", "https://"]
                     .iter()
                     .any(|scheme| endpoint.starts_with(scheme))
@@ -45,7 +42,7 @@ impl AwsSettings {
                 bail!("the endpoint {endpoint:?} is not a URL\nhint: write http://host:port");
             }
         }
-        Ok(())
+        Ok(settings)
     }
 
     /// Settings from `AWS_*` variables only.

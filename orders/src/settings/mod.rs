@@ -215,110 +215,136 @@ impl Settings {
     }
 
     fn validate(raw: RawSettings, environment: &BTreeMap<String, String>) -> anyhow::Result<Self> {
-        let address = |listen: String| {
-            listen.parse().map_err(|_| {
-                let like = listen::DEFAULT;
-                anyhow::anyhow!("listen {listen:?} is not an address\nhint: write {like}")
-            })
-        };
-        let listen = given(raw.listen).map(address).transpose()?;
-        let operator_listen = given(raw.operator_listen).map(|listen| {
-            listen.parse().map_err(|_| {
-                anyhow::anyhow!(
-                    "operator_listen {listen:?} is not an address\nhint: write 127.0.0.1:9151"
-                )
-            })
-        });
-        let operator_listen: Option<SocketAddr> = operator_listen.transpose()?;
-        if operator_listen.is_some_and(|own| own.port() != 0 && listen == Some(own)) {
-            bail!("operator_listen is the same as `listen`\nhint: choose another port");
-        }
+        let (listen, operator_listen) = listeners(raw.listen, raw.operator_listen)?;
         let store = match raw.store.as_deref() {
             Some(store) => store.parse()?,
             None => StoreAddress::File(home::folder(environment)),
         };
-        let metrics = metrics(raw.metrics_namespace, raw.metrics_interval_seconds)?;
-        let drain = raw.drain_seconds.unwrap_or(DEFAULT_DRAIN_SECONDS);
-        if drain > 300 {
-            bail!("drain_seconds is {drain}\nhint: choose at most 300");
-        }
-        let lame_duck = raw.lame_duck_seconds.unwrap_or(DEFAULT_LAME_DUCK_SECONDS);
-        if lame_duck > 300 {
-            bail!("lame_duck_seconds is {lame_duck}\nhint: choose at most 300");
-        }
-        let operator_token = raw
-            .operator_token_file
-            .map(|path| Secret::read("operator_token_file", &path))
-            .transpose()?;
-        if let Some(token) = &operator_token
-            && token.reveal().len() < TOKEN_LENGTH
-        {
-            bail!(
-                "the token in operator_token_file is shorter than {TOKEN_LENGTH} characters; \
-                 hint: head -c 24 /dev/urandom | base64"
-            );
-        }
-        let candidates = given(raw.candidates).map(|text| text.parse()).transpose()?;
-        if candidates == Some(CandidatesAddress::Embedded)
-            && !matches!(store, StoreAddress::File(_))
-        {
-            bail!(
-                "candidates are configured for the embedded store, but orders are stored in {store}; \
-                 hint: write candidates = \"dynamodb://Candidates\", or store = \"{DEFAULT_STORE}\""
-            );
-        }
-        let accounts = raw.accounts.unwrap_or(false);
-        if accounts && !matches!(store, StoreAddress::Sql(_)) {
-            bail!(
-                "accounts need a SQL store, but orders are stored in {store}; \
-                 hint: write store = \"sqlite:///var/lib/orders/orders.db\""
-            );
-        }
-        let forwarded_hops = raw.forwarded_hops.unwrap_or(0);
-        if forwarded_hops > 10 {
-            bail!(
-                "forwarded_hops is {forwarded_hops}\nhint: choose the number of your own proxies, 0 to 10"
-            );
-        }
-        let notices_topic = given(raw.notices_topic);
-        if let Some(topic) = &notices_topic
-            && !is_topic(topic)
-        {
-            bail!(
-                "notices_topic {topic:?} is not the ARN of a topic; \
-                 hint: write arn:aws:sns:eu-north-1:123456789012:order-notices"
-            );
-        }
-        let aws = AwsSettings::new(environment, raw.s3);
-        aws.check()?;
         Ok(Self {
             listen,
+            operator_listen,
+            metrics: metrics(raw.metrics_namespace, raw.metrics_interval_seconds)?,
+            drain: stop_time("drain_seconds", raw.drain_seconds, DEFAULT_DRAIN_SECONDS)?,
+            lame_duck: stop_time(
+                "lame_duck_seconds",
+                raw.lame_duck_seconds,
+                DEFAULT_LAME_DUCK_SECONDS,
+            )?,
+            operator_token: operator_token(raw.operator_token_file)?,
+            candidates: candidates(raw.candidates, &store)?,
+            accounts: accounts(raw.accounts, &store)?,
             store,
+            forwarded_hops: forwarded_hops(raw.forwarded_hops)?,
+            notices_topic: notices_topic(raw.notices_topic)?,
+            aws: AwsSettings::new(environment, raw.s3)?,
             sql: SqlSettings {
-                password: raw
-                    .store_password_file
-                    .map(|path| Secret::read("store_password_file", &path))
-                    .transpose()?,
+                password: secret("store_password_file", raw.store_password_file)?,
                 connections: connections(raw.store_connections)?,
                 tls: tls(raw.store_tls.as_deref())?,
                 ca_file: raw.store_ca_file.map(PathBuf::from),
             },
-            metrics,
             flowers: flowers(raw.flowers)?,
             unknown_fields: unknown_fields(raw.unknown_fields.as_deref())?,
-            lame_duck: Duration::from_secs(lame_duck),
-            drain: Duration::from_secs(drain),
-            operator_token,
-            operator_listen,
             public_url: given(raw.public_url).map(PublicUrl::parse).transpose()?,
-            candidates,
-            accounts,
-            forwarded_hops: forwarded_hops.into(),
-            notices_topic,
-            aws,
             warnings: raw::unknown_variables(environment),
         })
     }
+}
+
+/// The addresses for customers and for the operator.
+fn listeners(
+    listen: Option<String>,
+    operator_listen: Option<String>,
+) -> anyhow::Result<(Option<SocketAddr>, Option<SocketAddr>)> {
+    let listen = address("listen", listen, listen::DEFAULT)?;
+    let operator_listen = address("operator_listen", operator_listen, "127.0.0.1:9151")?;
+    if operator_listen.is_some_and(|own| own.port() != 0 && listen == Some(own)) {
+        bail!("operator_listen is the same as `listen`\nhint: choose another port");
+    }
+    Ok((listen, operator_listen))
+}
+
+fn address(key: &str, raw: Option<String>, like: &str) -> anyhow::Result<Option<SocketAddr>> {
+    given(raw)
+        .map(|address| {
+            address.parse().map_err(|_| {
+                anyhow::anyhow!("{key} {address:?} is not an address\nhint: write {like}")
+            })
+        })
+        .transpose()
+}
+
+/// A part of the time that a stop takes.
+fn stop_time(key: &str, raw: Option<u64>, default: u64) -> anyhow::Result<Duration> {
+    let seconds = raw.unwrap_or(default);
+    if seconds > 300 {
+        bail!("{key} is {seconds}\nhint: choose at most 300");
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+/// The secret in the file that `key` names, if it names one.
+fn secret(key: &str, path: Option<String>) -> anyhow::Result<Option<Secret>> {
+    path.map(|path| Secret::read(key, &path)).transpose()
+}
+
+fn operator_token(path: Option<String>) -> anyhow::Result<Option<Secret>> {
+    let token = secret("operator_token_file", path)?;
+    if let Some(token) = &token
+        && token.reveal().len() < TOKEN_LENGTH
+    {
+        bail!(
+            "the token in operator_token_file is shorter than {TOKEN_LENGTH} characters\n\
+             hint: head -c 24 /dev/urandom | base64"
+        );
+    }
+    Ok(token)
+}
+
+fn candidates(
+    raw: Option<String>,
+    store: &StoreAddress,
+) -> anyhow::Result<Option<CandidatesAddress>> {
+    let candidates = given(raw).map(|text| text.parse()).transpose()?;
+    if candidates == Some(CandidatesAddress::Embedded) && !matches!(store, StoreAddress::File(_)) {
+        bail!(
+            "candidates are configured for the embedded store, but orders are stored in {store}\n\
+             hint: write candidates = \"dynamodb://Candidates\", or store = \"{DEFAULT_STORE}\""
+        );
+    }
+    Ok(candidates)
+}
+
+fn accounts(raw: Option<bool>, store: &StoreAddress) -> anyhow::Result<bool> {
+    let accounts = raw.unwrap_or(false);
+    if accounts && !matches!(store, StoreAddress::Sql(_)) {
+        bail!(
+            "accounts need a SQL store, but orders are stored in {store}\n\
+             hint: write store = \"sqlite:///var/lib/orders/orders.db\""
+        );
+    }
+    Ok(accounts)
+}
+
+fn forwarded_hops(raw: Option<u8>) -> anyhow::Result<usize> {
+    let hops = raw.unwrap_or(0);
+    if hops > 10 {
+        bail!("forwarded_hops is {hops}\nhint: choose the number of your own proxies, 0 to 10");
+    }
+    Ok(hops.into())
+}
+
+fn notices_topic(raw: Option<String>) -> anyhow::Result<Option<String>> {
+    let topic = given(raw);
+    if let Some(topic) = &topic
+        && !is_topic(topic)
+    {
+        bail!(
+            "notices_topic {topic:?} is not the ARN of a topic\n\
+             hint: write arn:aws:sns:eu-north-1:123456789012:order-notices"
+        );
+    }
+    Ok(topic)
 }
 
 /// Treats an empty text as absent.
@@ -360,7 +386,7 @@ fn metrics(
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-/#:".contains(c);
     if namespace.len() > 255 || !namespace.chars().all(fits) || namespace.starts_with("AWS/") {
         bail!(
-            "metrics_namespace {namespace:?} is not a valid CloudWatch namespace; \
+            "metrics_namespace {namespace:?} is not a valid CloudWatch namespace\n\
              hint: use letters, digits and ._-/#: , not starting with AWS/"
         );
     }

@@ -65,7 +65,7 @@ fn a_stop_ends_before_systemds_timeout() {
     let timeout = Duration::from_secs(timeout.unwrap().parse().unwrap());
     let nothing = std::collections::BTreeMap::new();
     let settings = Settings::load(RawSettings::default(), Some("/dev/null".into()), &nothing);
-    let longest = orders::cli::longest_stop(&settings.unwrap());
+    let longest = orders::service::longest_stop(&settings.unwrap());
     assert!(
         longest + Duration::from_secs(5) <= timeout,
         "{longest:?} of {timeout:?}"
