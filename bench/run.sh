@@ -16,7 +16,7 @@ python bench/weight.py --agent "$CARGO_TARGET_DIR/box/imagebuilder-agent" --cach
 
 "$root/.cache/venv/bin/python" bench/roll.py --binaries "$CARGO_TARGET_DIR/release" --place "$place" || missed=1
 
-"$root/.cache/venv/bin/python" bench/orders/trickle.py --orders "$CARGO_TARGET_DIR/box/orders" || missed=1
+"$root/.cache/venv/bin/python" bench/orders/trickle.py --orders "$CARGO_TARGET_DIR/box/orders" --load "$CARGO_TARGET_DIR/box/orders-load" || missed=1
 
 base=$(rehearsal base-image --cache "$root/.cache/base-image")
 cp -r examples/shop "$place/shop"

@@ -66,7 +66,7 @@ sick() { ! curl -fsS -o /dev/null --max-time 5 "$listener/gtg" 2>/dev/null; }
 expect 0 imagebuilder channel publish "$root/.cache/agent-changed" --waves '1%@0m,100%@1m' >&2
 rehearsal dial "$cloud" 'deny.s3:PutObject' on 9>&- >&2
 # The service asks its store for orders only.
-"$box/orders" load --url "$listener" --rate 2 --duration 10s --ledger "$place/refused.ledger" >/dev/null 2>&1 9>&- || true
+"$box/orders-load" run --url "$listener" --rate 2 --duration 10s --ledger "$place/refused.ledger" >/dev/null 2>&1 9>&- || true
 until_so 60 "the service is still ready without its store" sick
 # Every instance has tried the release, whatever became of it, while its service was sick.
 has_tried() {
@@ -88,7 +88,7 @@ cp "$root/.cache/agent-changed" payload/imagebuilder-agent
 
 part "a changed release while orders come in: bake"
 # On a busy machine an answer may take long: what is tested is that none is lost (docs/flake-patterns.md, open loops).
-"$box/orders" load --url "$listener" --rate 5 --arrivals poisson --duration until-stopped --timeout 60s --connections 8 \
+"$box/orders-load" run --url "$listener" --rate 5 --arrivals poisson --duration until-stopped --timeout 60s --connections 8 \
   --ledger "$place/orders.ledger" --histogram "$place/load.hgrm" >"$place/load.log" 2>&1 9>&- &
 load=$!
 release 2 "$root/.cache/orders-changed"
@@ -126,6 +126,6 @@ wait "$load" || die "the load generator saw failed orders: $place/load.log"
 load=
 
 part "every order that was acknowledged is in the store, once"
-expect 0 "$box/orders" check --ledger "$place/orders.ledger" --store s3://shop-orders/orders
+expect 0 "$box/orders-load" check --ledger "$place/orders.ledger" --store s3://shop-orders/orders
 expect 0 imagebuilder status >&2
 close_parts

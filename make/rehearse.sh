@@ -35,12 +35,12 @@ expect 0 imagebuilder roll
 
 if [ -n "$quick" ]; then
   part "orders through the listener, at random intervals"
-  expect 0 "$box/orders" load --url "$listener" --rate 10 --arrivals poisson --duration 10s \
+  expect 0 "$box/orders-load" run --url "$listener" --rate 10 --arrivals poisson --duration 10s \
     --ledger "$place/orders.ledger" --histogram "$place/load.hgrm"
 else
   # What makes the seed's fleet grow, for as long as it takes; no order has a second try.
   # On a busy machine an answer may take long: what is tested is that none is lost (docs/flake-patterns.md, open loops).
-  "$box/orders" load --url "$listener" --preset high-demand --arrivals poisson --duration until-stopped --timeout 60s --connections 8 \
+  "$box/orders-load" run --url "$listener" --preset high-demand --arrivals poisson --duration until-stopped --timeout 60s --connections 8 \
     --ledger "$place/orders.ledger" --histogram "$place/load.hgrm" >"$place/load.log" 2>&1 9>&- &
   load=$!
 
@@ -106,7 +106,7 @@ else
 fi
 
 part "every order that was acknowledged is in the store, once"
-expect 0 "$box/orders" check --ledger "$place/orders.ledger" --store s3://shop-orders/orders
+expect 0 "$box/orders-load" check --ledger "$place/orders.ledger" --store s3://shop-orders/orders
 expect 0 imagebuilder status >&2
 close_parts
 cat >&2 <<END

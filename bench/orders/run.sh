@@ -16,7 +16,7 @@ if [ ! -e "$stamp" ]; then
   touch "$stamp"
 fi
 missed=0
-"$venv/bin/python" bench/orders/trickle.py --orders "$CARGO_TARGET_DIR/box/orders" || missed=1
+"$venv/bin/python" bench/orders/trickle.py --orders "$CARGO_TARGET_DIR/box/orders" --load "$CARGO_TARGET_DIR/box/orders-load" || missed=1
 "$venv/bin/python" bench/orders/bench.py \
   --orders "$CARGO_TARGET_DIR/box/orders" --stand-in "$CARGO_TARGET_DIR/release/stand-in" "$@" || missed=1
 exit "$missed"

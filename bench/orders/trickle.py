@@ -1,7 +1,7 @@
 """Measures normal orders while 520 clients send their bodies at a byte a second, compared with the same without them.
 
 Run by `bench/run.sh` and `bench/orders/run.sh`. The normal orders come at a rate far below the service's capacity
-(`orders load`, open loop); the ratio is of those that are placed. Prints it and exits 1 if it is below 0.95.
+(`orders-load run`, open loop); the ratio is of those that are placed. Prints it and exits 1 if it is below 0.95.
 """
 
 import argparse
@@ -86,9 +86,9 @@ class Trickle:
             connection.close()
 
 
-def honest(orders, port, rate, seconds, place):
-    """The counts of `orders load`."""
-    argv = [orders, "load", "--url", f"http://127.0.0.1:{port}", "--rate", str(rate), "--duration", f"{seconds}s",
+def honest(load, port, rate, seconds, place):
+    """The counts of `orders-load run`."""
+    argv = [load, "run", "--url", f"http://127.0.0.1:{port}", "--rate", str(rate), "--duration", f"{seconds}s",
             "--ledger", place / "ledger", "--timeout", "20s", "--json"]
     out = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout
     return json.loads(out)
@@ -106,6 +106,7 @@ def listening(child):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--orders", type=Path, required=True, help="the binary under test")
+    parser.add_argument("--load", type=Path, required=True, help="the load generator, orders-load")
     parser.add_argument("--rate", type=int, default=100, help="normal orders per second [default: 100]")
     parser.add_argument("--seconds", type=int, default=10, help="seconds per run [default: 10]")
     parser.add_argument("--turns", type=int, default=3)
@@ -122,9 +123,9 @@ def main():
             threading.Thread(target=lambda: child.stderr.read(), daemon=True).start()
             without, under, answers = [], [], 0
             for _ in range(args.turns):
-                without.append(honest(args.orders, port, args.rate, args.seconds, place))
+                without.append(honest(args.load, port, args.rate, args.seconds, place))
                 with Trickle(port, TRICKLING) as trickle:
-                    under.append(honest(args.orders, port, args.rate, args.seconds, place))
+                    under.append(honest(args.load, port, args.rate, args.seconds, place))
                     answers += trickle.answers
         finally:
             child.terminate()

@@ -1,52 +1,38 @@
-//! The command line: `serve` (the default), `load` and `check`.
+//! The command line. There are no verbs: the program serves.
 //!
-//! Exit codes: 0 success · 1 failure (orders failed or were lost, the port is taken) · 2 usage or settings ·
-//! 3 an accepted order is lost or stored twice.
+//! Exit codes: 0 success · 1 failure (such as a port that is taken) · 2 usage or settings.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::Parser;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::exit::Failure;
 use crate::listen::Inherited;
-use crate::load::{self, CheckArgs, LoadArgs};
 use crate::log::Log;
-use crate::settings::{RawSettings, Settings};
+use crate::settings::{self, RawSettings, Settings};
 use crate::{VERSION, service};
 
 /// Blocking threads wait for the disk, a few at a time (the file store has its own limit); each costs memory.
 const BLOCKING_THREADS: usize = 32;
+
+/// Verbs of earlier releases, and the commands that do the same.
+const MOVED_VERBS: [(&str, &str); 2] =
+    [("load", "orders-load run"), ("check", "orders-load check")];
 
 #[derive(Debug, Parser)]
 #[command(
     name = "orders",
     version = VERSION,
     about = "Take orders over HTTP and answer once they are durable",
-    after_help = "Without a command, serve. Settings come from flags, then ORDERS_* variables, then \
-                  /etc/orders/orders.toml, then defaults; see docs/orders.md.",
-    args_conflicts_with_subcommands = true
+    after_help = "Settings come from flags, then ORDERS_* variables, then /etc/orders/orders.toml, then \
+                  defaults; see docs/orders.md. To place orders and to verify that none is lost, use orders-load."
 )]
 struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    serve: ServeArgs,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Place orders at a given rate and record the answers in a ledger
-    Load(LoadArgs),
-    /// Verify that every accepted order of a ledger is stored exactly once
-    Check(CheckArgs),
-}
-
-#[derive(Debug, Args)]
-struct ServeArgs {
     /// Address to listen on [default: 0.0.0.0:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
@@ -76,14 +62,26 @@ struct ServeArgs {
 /// Run the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
+    let first = std::env::args_os().nth(1);
+    let done = refuse_moved_verb(first.as_deref()).and_then(|()| run(Cli::parse()));
+    match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Reported) => ExitCode::from(1),
-        Err(Failure::Lost) => ExitCode::from(3),
         Err(Failure::Usage(error)) => print_error(&error, 2),
         Err(Failure::Unexpected(error)) => print_error(&error, 1),
     }
+}
+
+/// Refuses a verb of an earlier release by name; clap would call it an unexpected argument.
+fn refuse_moved_verb(first: Option<&OsStr>) -> Result<(), Failure> {
+    for (verb, command) in MOVED_VERBS {
+        if first == Some(OsStr::new(verb)) {
+            return Err(Failure::Usage(anyhow::anyhow!(
+                "`orders {verb}` is not part of the service any more\n\
+                 hint: run `{command}` with the same flags"
+            )));
+        }
+    }
+    Ok(())
 }
 
 #[expect(
@@ -96,36 +94,25 @@ fn print_error(error: &anyhow::Error, code: u8) -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
-    // Variables that are not UTF-8 cannot be ours.
-    let environment: BTreeMap<String, String> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
+    let environment = settings::environment();
+    let flags = RawSettings {
+        listen: cli.listen,
+        store: cli.store,
+        metrics_namespace: cli.metrics_namespace,
+        flowers: cli.flowers,
+        drain_seconds: cli.drain_seconds,
+        lame_duck_seconds: cli.lame_duck_seconds,
+        ..RawSettings::default()
+    };
     let inherited = Inherited::take();
+    let settings = Settings::load(flags, cli.config, &environment).map_err(Failure::Usage)?;
+    let _log = Log::to_stderr(log_level(&environment)?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .context("start the runtime")?;
-    let ended = match cli.command {
-        None => {
-            let args = cli.serve;
-            let flags = RawSettings {
-                listen: args.listen,
-                store: args.store,
-                metrics_namespace: args.metrics_namespace,
-                flowers: args.flowers,
-                drain_seconds: args.drain_seconds,
-                lame_duck_seconds: args.lame_duck_seconds,
-                ..RawSettings::default()
-            };
-            let settings =
-                Settings::load(flags, args.config, &environment).map_err(Failure::Usage)?;
-            let _log = Log::to_stderr(log_level(&environment)?)?;
-            runtime.block_on(service::serve(settings, inherited))
-        }
-        Some(Command::Load(args)) => runtime.block_on(load::load(args, &environment)),
-        Some(Command::Check(args)) => runtime.block_on(load::check(args, &environment)),
-    };
+    let ended = runtime.block_on(service::serve(settings, inherited));
     // A thread that is stuck on a failed disk must not keep the process from ending.
     runtime.shutdown_background();
     ended

@@ -7,10 +7,6 @@ pub(crate) enum Failure {
     Usage(anyhow::Error),
     /// An operation failed: exit code 1.
     Unexpected(anyhow::Error),
-    /// Orders failed, as the printed result shows: exit code 1.
-    Reported,
-    /// An accepted order is missing or stored twice, as the printed result shows: exit code 3.
-    Lost,
 }
 
 impl From<anyhow::Error> for Failure {

@@ -1,5 +1,4 @@
-//! The order service: takes orders over HTTP and answers once they are durable. Includes its load generator,
-//! which checks that none is lost.
+//! The order service: takes orders over HTTP and answers once they are durable.
 //!
 //! Does not depend on the agent, Packer or the fleet. Its contract is documented in `docs/orders.md`.
 
@@ -14,7 +13,6 @@ mod exit;
 #[cfg(test)]
 mod flaky;
 pub mod listen;
-pub mod load;
 pub mod log;
 pub mod metrics;
 #[cfg(test)]

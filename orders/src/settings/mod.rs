@@ -151,7 +151,10 @@ impl Secret {
     }
 
     /// Reads the first line of the file at `path`, the value of `key`.
-    pub(crate) fn read(key: &str, path: &str) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// If the file cannot be read, or its first line is empty.
+    pub fn read(key: &str, path: &str) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {key} {path}"))?;
         let line = text.lines().next().unwrap_or_default();
         if line.is_empty() {
@@ -180,6 +183,14 @@ pub struct MetricsSettings {
     pub namespace: String,
     /// Time between two data points.
     pub interval: Duration,
+}
+
+/// The process's variables. Those that are not UTF-8 cannot be ours.
+#[must_use]
+pub fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 impl Settings {

@@ -364,16 +364,6 @@ fn invalid_settings_exit_with_2_and_a_hint() {
         ),
         (vec!["--lisen", "x"], 2, "--listen"),
         (vec!["--listen", "192.0.2.1:1"], 1, "listen on 192.0.2.1:1"),
-        (
-            vec!["load", "--url", "shop", "--ledger", "/dev/null"],
-            2,
-            "has no scheme",
-        ),
-        (
-            vec!["check", "--ledger", "/nonexistent", "--store", "file:///x"],
-            2,
-            "read the ledger",
-        ),
     ];
     for (args, code, part) in table {
         let output = orders().args(&args).output().unwrap();
@@ -384,19 +374,33 @@ fn invalid_settings_exit_with_2_and_a_hint() {
 }
 
 #[test]
-fn help_of_every_verb() {
-    for (name, verb) in [
-        ("help", &[][..]),
-        ("help-load", &["load"]),
-        ("help-check", &["check"]),
+fn moved_verbs_are_refused_by_name() {
+    for (args, expected) in [
+        (
+            &["load", "--url", "http://127.0.0.1:1", "--ledger", "l"][..],
+            "error: `orders load` is not part of the service any more\n\
+             hint: run `orders-load run` with the same flags\n",
+        ),
+        (
+            &["check", "--help"],
+            "error: `orders check` is not part of the service any more\n\
+             hint: run `orders-load check` with the same flags\n",
+        ),
     ] {
-        let output = orders()
-            .args(verb)
-            .arg("--help")
-            .env("COLUMNS", "100")
-            .output()
-            .unwrap();
-        assert!(output.status.success());
-        insta::assert_snapshot!(name, String::from_utf8_lossy(&output.stdout));
+        let output = orders().args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(printed, expected, "{args:?}");
     }
+}
+
+#[test]
+fn the_help_page() {
+    let output = orders()
+        .arg("--help")
+        .env("COLUMNS", "100")
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    insta::assert_snapshot!("help", String::from_utf8_lossy(&output.stdout));
 }

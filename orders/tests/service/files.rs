@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use crate::support::{Answer, Service, TEST_TIMEOUT, kept, operated, orders};
+use crate::support::{Answer, Service, TEST_TIMEOUT, kept, operated, orders, orders_load};
 
 const JSON: &str = "application/json";
 
@@ -125,8 +125,8 @@ fn a_second_process_is_refused_the_file() {
     let place = folder.path().join("orders");
     let ledger = folder.path().join("ledger");
     let service = Service::start(&place);
-    let load = orders()
-        .args(["load", "--rate", "20", "--duration", "100ms", "--url"])
+    let load = orders_load()
+        .args(["run", "--rate", "20", "--duration", "100ms", "--url"])
         .arg(format!("http://{}/", service.address))
         .arg("--ledger")
         .arg(&ledger)
@@ -134,7 +134,7 @@ fn a_second_process_is_refused_the_file() {
         .unwrap();
     assert_eq!(load.status.code(), Some(0), "{load:?}");
     let check = || {
-        let mut command = orders();
+        let mut command = orders_load();
         command.args(["check", "--ledger"]).arg(&ledger);
         command.args(["--store", &format!("file://{}", place.display())]);
         command.output().unwrap()

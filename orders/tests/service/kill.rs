@@ -13,7 +13,7 @@ use std::time::Instant;
 use crate::moto::Moto;
 use crate::proxy::Proxy;
 use crate::servers::{Kind, Server};
-use crate::support::{Running, Service, TEST_TIMEOUT, orders, signal};
+use crate::support::{Running, Service, TEST_TIMEOUT, orders, orders_load, signal};
 
 /// How often the service is killed.
 const KILLS: usize = 4;
@@ -38,8 +38,8 @@ struct Load {
 
 impl Load {
     fn start(proxy: &Proxy, ledger: PathBuf, place: &TestedStore<'_>, retries: u32) -> Self {
-        let child = orders()
-            .args(["load", "--url", &format!("http://{}", proxy.address)])
+        let child = orders_load()
+            .args(["run", "--url", &format!("http://{}", proxy.address)])
             .args(["--rate", &place.rate.to_string(), "--arrivals", "poisson"])
             .args(["--connections", &place.connections.to_string()])
             // A killed service is noticed at once; a slow one is waited for.
@@ -83,7 +83,7 @@ impl Load {
 fn check(ledger: &Path, how: &[&str], reach: &dyn Fn(&mut Command)) -> (i32, serde_json::Value) {
     let mut answer = None;
     wait_until("the orders could not be looked up", || {
-        let mut command = orders();
+        let mut command = orders_load();
         command.args(["check", "--json", "--ledger"]).arg(ledger);
         reach(command.args(how));
         let output = command.output().unwrap();

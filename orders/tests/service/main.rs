@@ -1,4 +1,4 @@
-//! Tests of the built binary over real sockets: contract, failures, load generator, units, shop page.
+//! Tests of the built binary over real sockets: contract, failures, kill loops, units, shop page.
 
 #![expect(
     clippy::unwrap_used,
@@ -14,10 +14,10 @@ mod files;
 mod hostile;
 mod inherited;
 mod kill;
-mod load;
 mod moto;
 mod notices;
 mod page;
+#[expect(dead_code, reason = "the tests of the load generator need more of it")]
 mod proxy;
 mod schemathesis;
 #[expect(dead_code, reason = "the tests of the store need more of it")]

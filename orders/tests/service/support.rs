@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -13,18 +13,41 @@ use orders::store::{FileStore, Store};
 /// Time limit for everything here, even on a busy machine.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The binary, isolated from this machine's settings and from instance metadata.
+/// The service, isolated from this machine's settings and from instance metadata.
 pub(crate) fn orders() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_orders"));
+    let mut command = isolated("orders");
+    // No lame-duck time by default.
+    command.env("ORDERS_LAME_DUCK_SECONDS", "0");
+    command
+}
+
+/// The load generator, isolated likewise.
+pub(crate) fn orders_load() -> Command {
+    isolated("orders-load")
+}
+
+fn isolated(name: &str) -> Command {
+    let mut command = Command::new(program(name));
     for (name, _) in std::env::vars() {
         if name.starts_with("AWS_") || name.starts_with("ORDERS_") {
             command.env_remove(name);
         }
     }
     command.env("AWS_EC2_METADATA_DISABLED", "true");
-    // No lame-duck time by default.
-    command.env("ORDERS_LAME_DUCK_SECONDS", "0");
     command
+}
+
+/// A program of this workspace: its folder contains `deps/`, where this test's own program is.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    let folder = test.parent().and_then(Path::parent).expect("a folder");
+    let program = folder.join(name);
+    assert!(
+        program.is_file(),
+        "{} is missing\nhint: cargo build --workspace",
+        program.display()
+    );
+    program
 }
 
 const OPERATOR: &str = "operator-0123456789";

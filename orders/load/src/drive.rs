@@ -11,12 +11,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::audit::{NO_ID, NUMBER_FIELD, RUN_FIELD};
-use super::client::{Client, Reply, RequestError};
-use super::ledger::{Answer, Ledger, Run};
-use super::plan::{Plan, Until};
-use super::report::Report;
-use super::view::View;
+use crate::audit::{NO_ID, NUMBER_FIELD, RUN_FIELD};
+use crate::client::{Client, Reply, RequestError};
+use crate::ledger::{Answer, Ledger, Run};
+use crate::plan::{Plan, Until};
+use crate::report::Report;
+use crate::view::View;
 
 /// Orders in progress. When the service is this far behind, further ones count as failed without being sent,
 /// which limits the generator's memory.
@@ -32,7 +32,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// A load that is ready to run.
-pub(super) struct Drive {
+pub(crate) struct Drive {
     plan: Plan,
     run: Run,
     client: Arc<Client>,
@@ -54,7 +54,7 @@ struct Answered {
 
 impl Drive {
     /// A load with this plan; its orders contain the run's id.
-    pub(super) fn new(plan: Plan, run: Run) -> anyhow::Result<Self> {
+    pub(crate) fn new(plan: Plan, run: Run) -> anyhow::Result<Self> {
         Ok(Self {
             client: Arc::new(Client::new(&plan.url, plan.connections, plan.timeout)?),
             flower: serde_json::to_string(&plan.flower)?,
@@ -64,7 +64,7 @@ impl Drive {
     }
 
     /// Places orders until time is up or a signal arrives, then waits for outstanding responses.
-    pub(super) async fn run(self, mut ledger: Ledger) -> anyhow::Result<Report> {
+    pub(crate) async fn run(self, mut ledger: Ledger) -> anyhow::Result<Report> {
         let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
         self.client.warm_up(self.warm_connections()).await;

@@ -8,7 +8,7 @@ use fastrand::Rng;
 
 /// How arrivals are distributed at a given rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Arrivals {
+pub(crate) enum Arrivals {
     /// One every 1/rate seconds.
     Fixed,
     /// At random, like independent customers.
@@ -45,7 +45,7 @@ impl std::fmt::Display for Arrivals {
 
 impl Arrivals {
     /// The due time of each order from the start, without end, at `rate` orders a second.
-    pub(super) fn at(self, rate: f64, random: Rng) -> Schedule {
+    pub(crate) fn at(self, rate: f64, random: Rng) -> Schedule {
         Schedule {
             arrivals: self,
             rate,
@@ -58,7 +58,7 @@ impl Arrivals {
 
 /// Due times, never decreasing.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub(crate) struct Schedule {
     arrivals: Arrivals,
     rate: f64,
     random: Rng,

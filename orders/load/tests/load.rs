@@ -1,4 +1,15 @@
-//! The load generator and the check, end to end over HTTP.
+//! The built load generator at a built service, end to end over HTTP.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, also in the functions its tests share"
+)]
+
+#[path = "../../tests/service/proxy.rs"]
+mod proxy;
+#[expect(dead_code, reason = "the tests of the service need more of it")]
+#[path = "../../tests/service/support.rs"]
+mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -10,8 +21,8 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::proxy::Proxy;
-use crate::support::{Running, Service, TEST_TIMEOUT, orders, signal};
+use proxy::Proxy;
+use support::{Running, Service, TEST_TIMEOUT, orders, orders_load, signal};
 
 fn run(args: &[&str]) -> (i32, String) {
     let Output {
@@ -26,9 +37,9 @@ fn run(args: &[&str]) -> (i32, String) {
 
 /// A command whose orders have a time limit for a busy machine, unless the arguments set one.
 fn with_long_timeout(args: &[&str]) -> Command {
-    let mut command = orders();
+    let mut command = orders_load();
     command.args(args);
-    if args[0] == "load" && !args.contains(&"--timeout") {
+    if args[0] == "run" && !args.contains(&"--timeout") {
         command.args(["--timeout", "240s"]);
     }
     command
@@ -52,7 +63,7 @@ fn every_placed_order_is_found_and_a_lost_one_is_named() {
     let service = Service::start(&place);
     let url = format!("http://{}/", service.address);
     let load = [
-        "load",
+        "run",
         "--url",
         &url,
         "--rate",
@@ -180,7 +191,7 @@ fn a_check_by_the_services_list_equals_one_of_the_store() {
     let service = Service::spawn(command);
     service.wait_for("taking orders into");
     let url = format!("http://{}", service.address);
-    let mut load = vec!["load", "--url", &url, "--rate", "500", "--duration", "3s"];
+    let mut load = vec!["run", "--url", &url, "--rate", "500", "--duration", "3s"];
     load.extend([
         "--ledger",
         path(&ledger),
@@ -254,15 +265,7 @@ fn a_retry_after_a_lost_response_makes_one_order() {
     proxy.lose_every(5);
     let ledger = folder.path().join("ledger");
     let url = format!("http://{}", proxy.address);
-    let mut load = vec![
-        "load",
-        "--url",
-        &url,
-        "--rate",
-        "100",
-        "--duration",
-        "500ms",
-    ];
+    let mut load = vec!["run", "--url", &url, "--rate", "100", "--duration", "500ms"];
     load.extend(["--ledger", path(&ledger), "--json"]);
     let (code, printed) = run(&[&load[..], &["--retries", "100"]].concat());
     let report: serde_json::Value = serde_json::from_str(&printed).unwrap();
@@ -300,7 +303,7 @@ fn connections_are_reused() {
     let proxy = Proxy::open();
     proxy.set_target(service.address);
     let url = format!("http://{}/order", proxy.address);
-    let mut load = vec!["load", "--url", &url, "--rate", "400", "--duration", "1s"];
+    let mut load = vec!["run", "--url", &url, "--rate", "400", "--duration", "1s"];
     load.extend(["--connections", "4", "--ledger", "/dev/null"]);
     let (code, printed) = run(&load);
     assert_eq!(
@@ -341,7 +344,7 @@ fn latency_counts_from_when_an_order_was_due() {
             reader.get_mut().write_all(answer).unwrap();
         }
     });
-    let mut load = vec!["load", "--url", &url, "--rate", "100", "--duration", "1s"];
+    let mut load = vec!["run", "--url", &url, "--rate", "100", "--duration", "1s"];
     load.extend([
         "--connections",
         "1",
@@ -416,7 +419,7 @@ fn https_trusts_the_systems_certificates() {
     });
     let load = |trusted: &Path| {
         let output =
-            with_long_timeout(&["load", "--url", &url, "--rate", "50", "--duration", "200ms"])
+            with_long_timeout(&["run", "--url", &url, "--rate", "50", "--duration", "200ms"])
                 .args(["--ledger", "/dev/null"])
                 .env("SSL_CERT_FILE", trusted)
                 .output()
@@ -447,7 +450,7 @@ fn failures_count_and_have_their_reason() {
     let ledger = folder.path().join("ledger");
     // Nothing listens on port 1.
     let (code, printed) = run(&[
-        "load",
+        "run",
         "--url",
         "http://127.0.0.1:1",
         "--rate",
@@ -481,7 +484,7 @@ fn failures_count_and_have_their_reason() {
     let service = Service::start(&folder.path().join("orders"));
     let url = format!("http://{}", service.address);
     let (code, printed) = run(&[
-        "load",
+        "run",
         "--url",
         &url,
         "--rate",
@@ -504,7 +507,7 @@ fn until_stopped_ends_on_either_signal_with_its_result() {
     for name in ["TERM", "INT"] {
         let ledger = folder.path().join(name);
         let url = format!("http://{}", service.address);
-        let child = with_long_timeout(&["load", "--url", &url, "--rate", "200"])
+        let child = with_long_timeout(&["run", "--url", &url, "--rate", "200"])
             .args(["--duration", "until-stopped", "--ledger", path(&ledger)])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -530,5 +533,44 @@ fn until_stopped_ends_on_either_signal_with_its_result() {
             last(&printed).starts_with(&format!("orders: placed {}, failed 0;", acked())),
             "{printed}"
         );
+    }
+}
+
+#[test]
+fn invalid_flags_exit_with_2_and_a_cause() {
+    for (args, part) in [
+        (
+            &["run", "--url", "shop", "--ledger", "/dev/null"][..],
+            "has no scheme",
+        ),
+        (
+            &["check", "--ledger", "/nonexistent", "--store", "file:///x"],
+            "read the ledger",
+        ),
+        (&["check", "--ledger", "/dev/null"], "--store <URL>"),
+        (&[], "Usage: orders-load"),
+    ] {
+        let output = orders_load().args(args).output().unwrap();
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {printed}");
+        assert!(printed.contains(part), "{args:?}: {printed}");
+    }
+}
+
+#[test]
+fn help_of_every_verb() {
+    for (name, verb) in [
+        ("help", &[][..]),
+        ("help-run", &["run"]),
+        ("help-check", &["check"]),
+    ] {
+        let output = orders_load()
+            .args(verb)
+            .arg("--help")
+            .env("COLUMNS", "100")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{name}");
+        insta::assert_snapshot!(name, String::from_utf8_lossy(&output.stdout));
     }
 }

@@ -38,18 +38,18 @@ static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// A response of any status.
 #[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) status: StatusCode,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
     /// The seconds in `Retry-After`.
-    pub(super) retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
     /// Whether the service marked it as a repeated response.
-    pub(super) replayed: bool,
-    pub(super) body: Bytes,
+    pub(crate) replayed: bool,
+    pub(crate) body: Bytes,
 }
 
 /// Why there is no response.
 #[derive(Debug)]
-pub(super) enum RequestError {
+pub(crate) enum RequestError {
     /// No response within the time limit.
     TimedOut,
     /// All connections were busy until the time limit; the order was not sent.
@@ -81,7 +81,7 @@ fn cause(error: &(dyn Error + 'static)) -> String {
 }
 
 /// The service's base URL, from a URL of it or of its `/order`.
-pub(super) fn base(url: &str) -> anyhow::Result<&str> {
+pub(crate) fn base(url: &str) -> anyhow::Result<&str> {
     if !url.contains("://") {
         bail!("the URL {url:?} has no scheme\n{HINT}");
     }
@@ -90,7 +90,7 @@ pub(super) fn base(url: &str) -> anyhow::Result<&str> {
 }
 
 /// Sends orders to one service.
-pub(super) struct Client {
+pub(crate) struct Client {
     host: String,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
@@ -105,7 +105,7 @@ pub(super) struct Client {
 impl Client {
     /// A client that posts to `<url>/order` over at most `connections` connections, with a time limit for
     /// each response.
-    pub(super) fn new(url: &str, connections: usize, timeout: Duration) -> anyhow::Result<Self> {
+    pub(crate) fn new(url: &str, connections: usize, timeout: Duration) -> anyhow::Result<Self> {
         let url: Url = format!("{}/order", base(url)?)
             .parse()
             .with_context(|| format!("the URL {url:?} is invalid\n{HINT}"))?;
@@ -136,7 +136,7 @@ impl Client {
     }
 
     /// Opens `count` connections in advance. Failures are ignored here: the orders will report them.
-    pub(super) async fn warm_up(&self, count: usize) {
+    pub(crate) async fn warm_up(&self, count: usize) {
         let made = join_all((0..count).map(|_| timeout(self.timeout, self.connect()))).await;
         for sender in made.into_iter().flatten().flatten() {
             self.put_back(sender);
@@ -144,7 +144,7 @@ impl Client {
     }
 
     /// Sends one order and returns the response; sets `sent` to when a connection was available.
-    pub(super) async fn post(
+    pub(crate) async fn post(
         &self,
         body: Bytes,
         key: Option<&str>,

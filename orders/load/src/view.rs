@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-use super::ledger::Run;
-use super::plan::{Plan, Until};
-use super::report::{Report, Times};
+use crate::ledger::Run;
+use crate::plan::{Plan, Until};
+use crate::report::{Report, Times};
 
 /// Time between two updates on a terminal, and between two lines elsewhere.
 const LIVE: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ const REASONS: usize = 3;
 const WIDTH: usize = 78;
 
 /// The progress display of one load.
-pub(super) struct View {
+pub(crate) struct View {
     heading: String,
     start: Instant,
     until: Until,
@@ -47,7 +47,7 @@ struct Counts {
 }
 
 impl View {
-    pub(super) fn new(plan: &Plan, run: &Run, start: Instant) -> Self {
+    pub(crate) fn new(plan: &Plan, run: &Run, start: Instant) -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         let live = std::io::stderr().is_terminal() && !dumb;
         let period = if live { LIVE } else { PLAIN };
@@ -78,22 +78,22 @@ impl View {
     }
 
     /// The counter of orders that have come due, updated by the schedule.
-    pub(super) fn due_counter(&self) -> Arc<AtomicU64> {
+    pub(crate) fn due_counter(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.due)
     }
 
     /// Records the latency of one order.
-    pub(super) fn record(&mut self, latency: Duration) {
+    pub(crate) fn record(&mut self, latency: Duration) {
         self.window.add(latency);
     }
 
     /// Waits until the next update.
-    pub(super) async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         self.ticks.tick().await;
     }
 
     /// Prints the current progress.
-    pub(super) fn show(&mut self, report: &Report) {
+    pub(crate) fn show(&mut self, report: &Report) {
         let now = Counts {
             at: Instant::now(),
             due: self.due.load(Ordering::Relaxed),
@@ -127,7 +127,7 @@ impl View {
     }
 
     /// Keeps the last panel and prints an empty line before the result.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         if self.live {
             let _ = writeln!(std::io::stderr());
         }
@@ -243,7 +243,7 @@ fn number(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::arrivals::Arrivals;
+    use crate::arrivals::Arrivals;
 
     fn view(until: Until) -> View {
         let plan = Plan {

@@ -1,45 +1,23 @@
-//! The load generator `orders load` and the check `orders check`.
-//!
-//! `load` places orders open-loop and writes every response into a ledger before it counts it; `check` looks
-//! up each accepted order in the store. Together they show that no order failed, was lost or stored twice,
-//! for any service with this contract. Must not depend on the service's internals, only on its HTTP contract
-//! and its stores.
+//! The flags of both verbs, and the plan they make.
 
-mod arrivals;
-mod audit;
-mod client;
-mod drive;
-mod ledger;
-mod plan;
-mod report;
-mod view;
-
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 
-use crate::exit::Failure;
-use crate::settings::{RawSettings, Secret, Settings};
-
-use arrivals::Arrivals;
-use audit::Source;
-use drive::Drive;
-use ledger::{Entries, Ledger, Run};
-use plan::{Plan, Until};
-use report::Report;
+use crate::arrivals::Arrivals;
+use crate::plan::{Plan, Until};
 
 /// Default limit on connections: well below the 1024 files a process may open.
 const CONNECTIONS: usize = 256;
 
-/// Flags of `orders load`.
+/// Flags of `orders-load run`.
 #[derive(Debug, Args)]
-pub struct LoadArgs {
+pub(crate) struct RunArgs {
     /// URL of the service, such as http://127.0.0.1:8080
     #[arg(long)]
-    url: String,
+    pub(crate) url: String,
     /// Rate and duration of a predefined load; other flags override it
     #[arg(long, value_enum)]
     preset: Option<Preset>,
@@ -54,7 +32,7 @@ pub struct LoadArgs {
     duration: Option<Until>,
     /// File to append every response to
     #[arg(long, value_name = "FILE")]
-    ledger: PathBuf,
+    pub(crate) ledger: PathBuf,
     /// Time limit for each attempt of an order
     #[arg(long, default_value = "10s", value_parser = duration)]
     timeout: Duration,
@@ -69,16 +47,16 @@ pub struct LoadArgs {
     flower: String,
     /// File to write the latency distribution to, in HdrHistogram's plotter format
     #[arg(long, value_name = "FILE")]
-    histogram: Option<PathBuf>,
+    pub(crate) histogram: Option<PathBuf>,
     /// Store to check this load's orders in afterwards
     #[arg(long, value_name = "URL", conflicts_with = "operator_token_file")]
-    store: Option<String>,
+    pub(crate) store: Option<String>,
     /// File with the operator token, to check this load's orders in the service's list afterwards
     #[arg(long, value_name = "FILE")]
-    operator_token_file: Option<PathBuf>,
+    pub(crate) operator_token_file: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// The loads that made the seed's flower shop grow and shrink: it adds instances above 30 orders a minute and
@@ -106,12 +84,12 @@ impl Preset {
     }
 }
 
-/// Flags of `orders check`.
+/// Flags of `orders-load check`.
 #[derive(Debug, Args)]
-pub struct CheckArgs {
-    /// Ledger that `orders load` wrote
+pub(crate) struct CheckArgs {
+    /// Ledger that `orders-load run` wrote
     #[arg(long, value_name = "FILE")]
-    ledger: PathBuf,
+    pub(crate) ledger: PathBuf,
     /// Store to check, as for `orders --store`
     #[arg(
         long,
@@ -119,20 +97,21 @@ pub struct CheckArgs {
         required_unless_present = "url",
         conflicts_with = "url"
     )]
-    store: Option<String>,
+    pub(crate) store: Option<String>,
     /// URL of the service whose list of orders to check
     #[arg(long, value_name = "URL", requires = "operator_token_file")]
-    url: Option<String>,
+    pub(crate) url: Option<String>,
     /// File with the service's operator token
     #[arg(long, value_name = "FILE", requires = "url")]
-    operator_token_file: Option<PathBuf>,
+    pub(crate) operator_token_file: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
-impl LoadArgs {
-    fn plan(&self) -> Plan {
+impl RunArgs {
+    /// What they ask for, with presets and defaults filled in.
+    pub(crate) fn plan(&self) -> Plan {
         let preset = self.preset;
         Plan {
             url: self.url.clone(),
@@ -149,112 +128,6 @@ impl LoadArgs {
             warm: self.connections.is_some(),
         }
     }
-}
-
-/// Places orders until time is up or a signal arrives.
-pub(crate) async fn load(
-    args: LoadArgs,
-    environment: &BTreeMap<String, String>,
-) -> Result<(), Failure> {
-    let plan = args.plan();
-    let url = args.operator_token_file.is_some().then_some(&*args.url);
-    let source = source(
-        args.store,
-        url,
-        args.operator_token_file.as_deref(),
-        environment,
-    )?;
-    let run = Run::new();
-    let drive = Drive::new(plan, run.clone()).map_err(Failure::Usage)?;
-    let ledger = Ledger::append_to(&args.ledger, &run).map_err(Failure::Usage)?;
-    let report = drive.run(ledger).await?;
-    if let Some(path) = &args.histogram {
-        report.latency.write_to(path)?;
-    }
-    let Some(source) = source else {
-        return conclude(&report, args.json);
-    };
-    let entries = ledger::read(&args.ledger)?.last_run();
-    check_source(&source, &entries, report, args.json).await
-}
-
-/// Looks up every accepted order of a ledger.
-pub(crate) async fn check(
-    args: CheckArgs,
-    environment: &BTreeMap<String, String>,
-) -> Result<(), Failure> {
-    let token = args.operator_token_file.as_deref();
-    let source = source(args.store, args.url.as_deref(), token, environment)?;
-    let entries = ledger::read(&args.ledger).map_err(Failure::Usage)?;
-    let mut report = Report::default();
-    report.placed = entries.acked.len() as u64;
-    for reason in &entries.failed {
-        report.fail(reason);
-    }
-    let Some(source) = source else {
-        return conclude(&report, args.json);
-    };
-    check_source(&source, &entries, report, args.json).await
-}
-
-/// The source of orders that the flags name.
-fn source(
-    store: Option<String>,
-    url: Option<&str>,
-    token: Option<&Path>,
-    environment: &BTreeMap<String, String>,
-) -> Result<Option<Source>, Failure> {
-    let source = match (store, url, token) {
-        (Some(store), _, _) => store_settings(store, environment)
-            .and_then(|settings| Source::store(&settings))
-            .map_err(Failure::Usage)?,
-        (None, Some(url), Some(token)) => {
-            Secret::read("--operator-token-file", &token.to_string_lossy())
-                .and_then(|token| Source::service(url, token))
-                .map_err(Failure::Usage)?
-        }
-        _ => return Ok(None),
-    };
-    Ok(Some(source))
-}
-
-/// Checks the source and prints the result. The counts are printed even if the source does not respond.
-async fn check_source(
-    source: &Source,
-    entries: &Entries,
-    mut report: Report,
-    json: bool,
-) -> Result<(), Failure> {
-    match source.check(entries).await {
-        Ok(found) => {
-            report.found = Some(found);
-            conclude(&report, json)
-        }
-        Err(error) => {
-            report.store_unavailable = true;
-            report.print(json)?;
-            Err(error.into())
-        }
-    }
-}
-
-fn conclude(report: &Report, json: bool) -> Result<(), Failure> {
-    report.print(json)?;
-    if !report.is_kept_once() {
-        Err(Failure::Lost)
-    } else if report.failed() > 0 {
-        Err(Failure::Reported)
-    } else {
-        Ok(())
-    }
-}
-
-fn store_settings(url: String, environment: &BTreeMap<String, String>) -> anyhow::Result<Settings> {
-    let flags = RawSettings {
-        store: Some(url),
-        ..RawSettings::default()
-    };
-    Settings::load(flags, None, environment)
 }
 
 fn rate(text: &str) -> anyhow::Result<f64> {
@@ -302,11 +175,11 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Line {
         #[command(flatten)]
-        args: LoadArgs,
+        args: RunArgs,
     }
 
     fn plan(flags: &[&str]) -> Plan {
-        let given = [&["load", "--url", "http://shop", "--ledger", "l"], flags].concat();
+        let given = [&["run", "--url", "http://shop", "--ledger", "l"], flags].concat();
         Line::try_parse_from(given).unwrap().args.plan()
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::arrivals::Arrivals;
+use crate::arrivals::Arrivals;
 
 /// When a load ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,18 +15,18 @@ pub(crate) enum Until {
 
 /// The parameters of a load.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
-    pub(super) url: String,
+pub(crate) struct Plan {
+    pub(crate) url: String,
     /// Orders per second.
-    pub(super) rate: f64,
-    pub(super) arrivals: Arrivals,
-    pub(super) until: Until,
+    pub(crate) rate: f64,
+    pub(crate) arrivals: Arrivals,
+    pub(crate) until: Until,
     /// For each attempt.
-    pub(super) timeout: Duration,
-    pub(super) flower: String,
+    pub(crate) timeout: Duration,
+    pub(crate) flower: String,
     /// Attempts after the first; if there may be any, orders have idempotency keys.
-    pub(super) retries: u32,
+    pub(crate) retries: u32,
     /// Limit on connections; if `warm`, all are opened in advance.
-    pub(super) connections: usize,
-    pub(super) warm: bool,
+    pub(crate) connections: usize,
+    pub(crate) warm: bool,
 }

@@ -177,7 +177,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Entries> {
         }
         if parse_line(&mut entries, line).is_none() {
             bail!(
-                "{}:{}: not a ledger line\nhint: use a file that `orders load --ledger` wrote",
+                "{}:{}: not a ledger line\nhint: use a file that `orders-load run --ledger` wrote",
                 path.display(),
                 index + 1
             );

@@ -12,15 +12,15 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::SignedDuration;
+use orders::aws::{self, Aws};
+use orders::order::{Order, OrderId};
+use orders::settings::{Secret, Settings};
+use orders::store::{self, Store};
 use reqwest::{Client, StatusCode, Url};
 
-use super::client::base;
-use super::ledger::{Entries, Mark};
-use super::report::Found;
-use crate::aws::{self, Aws};
-use crate::order::{Order, OrderId};
-use crate::settings::{Secret, Settings};
-use crate::store::{self, Store};
+use crate::client::base;
+use crate::ledger::{Entries, Mark};
+use crate::report::Found;
 
 /// Orders per page; the service's maximum.
 const PAGE: usize = 1000;
@@ -32,14 +32,14 @@ const SKEW: SignedDuration = SignedDuration::from_mins(10);
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Names of the extra fields of a load's orders.
-pub(super) const RUN_FIELD: &str = "load_run";
-pub(super) const NUMBER_FIELD: &str = "load_number";
+pub(crate) const RUN_FIELD: &str = "load_run";
+pub(crate) const NUMBER_FIELD: &str = "load_number";
 
 /// Stands in the ledger for the id if a response had none.
-pub(super) const NO_ID: &str = "-";
+pub(crate) const NO_ID: &str = "-";
 
 /// Where orders are read.
-pub(super) enum Source {
+pub(crate) enum Source {
     /// The store itself.
     Store(DirectStore),
     /// The service, as its operator.
@@ -47,7 +47,7 @@ pub(super) enum Source {
 }
 
 /// A store that is read directly.
-pub(super) struct DirectStore {
+pub(crate) struct DirectStore {
     store: Arc<dyn Store>,
     address: String,
     /// The store's file, if it is one.
@@ -55,7 +55,7 @@ pub(super) struct DirectStore {
 }
 
 /// A service that is read with the operator's token.
-pub(super) struct Service {
+pub(crate) struct Service {
     client: Client,
     base: String,
     token: Secret,
@@ -76,7 +76,7 @@ struct Refused {
 
 impl Source {
     /// The store that the settings name.
-    pub(super) fn store(settings: &Settings) -> anyhow::Result<Self> {
+    pub(crate) fn store(settings: &Settings) -> anyhow::Result<Self> {
         Ok(Self::Store(DirectStore {
             store: store::open(settings, &Aws::new(settings.aws.clone()))?,
             address: settings.store.to_string(),
@@ -85,7 +85,7 @@ impl Source {
     }
 
     /// The service at `url`, with its operator token.
-    pub(super) fn service(url: &str, token: Secret) -> anyhow::Result<Self> {
+    pub(crate) fn service(url: &str, token: Secret) -> anyhow::Result<Self> {
         let base = base(url)?.to_owned();
         Url::parse(&base).with_context(|| format!("the URL {base:?} is invalid"))?;
         Ok(Self::Service(Service {
@@ -96,7 +96,7 @@ impl Source {
     }
 
     /// Compares the ledger with the stored orders.
-    pub(super) async fn check(&self, entries: &Entries) -> anyhow::Result<Found> {
+    pub(crate) async fn check(&self, entries: &Entries) -> anyhow::Result<Found> {
         let checked = self.compare(entries).await;
         if let Self::Store(direct) = self {
             direct.store.close().await;
@@ -332,11 +332,14 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::load::ledger::Run;
-    use crate::store::memory::MemoryStore;
-    use crate::store::{CreateError, Entry, FollowError, Followed, Kept, Position};
+    use std::collections::BTreeMap;
+    use std::ops::Bound;
+
+    use orders::store::{CreateError, Entry, FollowError, Followed, Kept, Position};
     use serde_json::json;
+
+    use super::*;
+    use crate::ledger::Run;
 
     fn run(id: &str) -> Run {
         Run {
@@ -369,8 +372,8 @@ mod tests {
         (Mark { run, number }, order.id.to_string())
     }
 
-    /// A store that allows reading only.
-    struct ReadOnly(MemoryStore);
+    /// A store with these orders that allows reading only.
+    struct ReadOnly(BTreeMap<OrderId, Order>);
 
     #[async_trait::async_trait]
     impl Store for ReadOnly {
@@ -378,16 +381,17 @@ mod tests {
             Err(CreateError::Unavailable(anyhow::anyhow!("read only")))
         }
         async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
-            self.0.get(id).await
+            Ok(self.0.get(&id).cloned())
         }
         async fn list(&self, after: OrderId, limit: usize) -> anyhow::Result<Vec<Order>> {
-            self.0.list(after, limit).await
+            let later = self.0.range((Bound::Excluded(after), Bound::Unbounded));
+            Ok(later.map(|(_, order)| order.clone()).take(limit).collect())
         }
         async fn end(&self) -> anyhow::Result<Position> {
-            self.0.end().await
+            bail!("not asked for")
         }
-        async fn follow(&self, from: &Position, limit: usize) -> Result<Followed, FollowError> {
-            self.0.follow(from, limit).await
+        async fn follow(&self, _: &Position, _: usize) -> Result<Followed, FollowError> {
+            Err(anyhow::anyhow!("not asked for").into())
         }
         async fn probe(&self) -> anyhow::Result<()> {
             bail!("read only")
@@ -402,12 +406,9 @@ mod tests {
 
     /// The result of a check if these orders are stored.
     async fn check(orders: &[&Order], entries: &Entries) -> Found {
-        let store = MemoryStore::default();
-        for &order in orders {
-            store.create(&order.clone().into()).await.unwrap();
-        }
+        let stored = orders.iter().map(|&order| (order.id, order.clone()));
         let source = Source::Store(DirectStore {
-            store: Arc::new(ReadOnly(store)),
+            store: Arc::new(ReadOnly(stored.collect())),
             address: "memory".to_owned(),
             file: None,
         });
