@@ -191,8 +191,8 @@ impl Refusal {
     }
 }
 
-/// The text of the first element with this name.
-fn element(xml: &str, name: &str) -> String {
+/// The text of the first element with this name; empty if there is none.
+pub(crate) fn element(xml: &str, name: &str) -> String {
     xml.split_once(&format!("<{name}>"))
         .and_then(|(_, rest)| rest.split_once('<'))
         .map_or_else(String::new, |(text, _)| text.to_owned())

@@ -19,7 +19,7 @@ use tokio::sync::OnceCell;
 
 use crate::settings::AwsSettings;
 pub(crate) use backoff::Backoff;
-pub(crate) use call::{CLOUDWATCH, CallError, FORM, SNS, WRONG_CLOCK};
+pub(crate) use call::{CLOUDWATCH, CallError, FORM, SNS, WRONG_CLOCK, element};
 pub(crate) use wire::RetryUntil;
 use wire::Wire;
 pub use wire::client;

@@ -15,13 +15,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
 use super::timed::{self, Poll};
-use super::{Claim, CreateError, Entry, FollowError, Followed, Kept, NothingKept, Position, Store};
+use super::{Claim, CreateError, Entry, FollowError, Followed, Kept, Position, Store};
 use crate::aws::table::{Table, text};
 use crate::aws::{Aws, Backoff, CallError};
 use crate::clock::Clock;
@@ -133,53 +133,47 @@ impl DynamoDbStore {
                 Ok(_) => return Ok(true),
                 Err(error) => error,
             };
-            let reasons = reasons(&error);
-            if reasons
-                .iter()
-                .any(|reason| reason == "ConditionalCheckFailed")
-            {
-                return Ok(false);
-            }
-            // Conflicts with the same claim or partition; the retry shows who was first.
-            let passes = |reason: &String| {
-                [
-                    "TransactionConflict",
-                    "ThrottlingError",
-                    "ProvisionedThroughputExceeded",
-                ]
-                .contains(&reason.as_str())
-            };
-            if !reasons.iter().any(passes) || !backoff.pause().await {
-                return Err(self.table.explain("TransactWriteItems", error));
+            match Cancelled::by(&error) {
+                Some(Cancelled::ItemExists) => return Ok(false),
+                Some(Cancelled::Temporarily) if backoff.pause().await => {}
+                _ => return Err(self.table.explain("TransactWriteItems", error)),
             }
         }
     }
 
+    async fn keep(&self, entry: &Entry) -> Result<Kept, CreateError> {
+        timed::check(entry.order.id, self.clock.now()).map_err(CreateError::NotKept)?;
+        if self.write(entry, order_item(&entry.order)?).await? {
+            return Ok(Kept::Now);
+        }
+        self.conflict(entry).await
+    }
+
     /// The result for an entry that conflicted with existing items.
-    async fn conflict(&self, entry: &Entry) -> anyhow::Result<Result<Kept, CreateError>> {
+    async fn conflict(&self, entry: &Entry) -> Result<Kept, CreateError> {
         if let Some(claim) = &entry.claim
             && let Some(item) = self.item(&claim_pk(claim), "claim").await?
         {
             if text(&item, "fingerprint") != hex::encode(claim.fingerprint) {
-                return Ok(Err(CreateError::KeyReused));
+                return Err(CreateError::KeyReused);
             }
             let id: OrderId = text(&item, "id")
                 .parse()
                 .with_context(|| format!("a claim in table {}", self.table.name()))?;
             // Our own claim, if the response to an earlier attempt was lost.
             if id != entry.order.id {
-                return Ok(Ok(Kept::Before(id)));
+                return Ok(Kept::Before(id));
             }
         }
-        Ok(match self.get(entry.order.id).await? {
+        match self.get(entry.order.id).await? {
             Some(kept) if kept == entry.order => Ok(Kept::Now),
             Some(_) => Err(CreateError::Exists),
-            None => bail!(
+            None => Err(CreateError::Unavailable(anyhow!(
                 "the item that conflicted with order {} in table {} was deleted",
                 entry.order.id,
                 self.table.name()
-            ),
-        })
+            ))),
+        }
     }
 
     /// Items of one kind with ids above `after`, sorted by id, at most `limit`.
@@ -292,37 +286,59 @@ fn claim_item(claim: &Claim, order: &Order) -> Value {
     json!({ "Item": item, "ConditionExpression": "attribute_not_exists(pk)" })
 }
 
-/// The reason codes of a cancelled transaction, one per item.
-fn reasons(error: &CallError) -> Vec<String> {
-    let CallError::Refused(refusal) = error else {
-        return Vec::new();
-    };
-    if refusal.code != "TransactionCanceledException" {
-        return Vec::new();
+/// Why a transaction was cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cancelled {
+    /// One of its items exists.
+    ItemExists,
+    /// By another one with the same claim or partition, or by throttling. The retry shows who was first.
+    Temporarily,
+    /// For another reason.
+    Otherwise,
+}
+
+impl Cancelled {
+    /// The reason in an error; `None` if the transaction was not cancelled. There is one code per item.
+    fn by(error: &CallError) -> Option<Self> {
+        let CallError::Refused(refusal) = error else {
+            return None;
+        };
+        if refusal.code != "TransactionCanceledException" {
+            return None;
+        }
+        let answer: Value = serde_json::from_slice(&refusal.body).unwrap_or_default();
+        let reasons = answer["CancellationReasons"].as_array();
+        let codes: Vec<&str> = reasons
+            .into_iter()
+            .flatten()
+            .filter_map(|reason| reason["Code"].as_str())
+            .collect();
+        let any_of = |wanted: &[&str]| codes.iter().any(|code| wanted.contains(code));
+        Some(if any_of(&["ConditionalCheckFailed"]) {
+            Self::ItemExists
+        } else if any_of(&[
+            "TransactionConflict",
+            "ThrottlingError",
+            "ProvisionedThroughputExceeded",
+        ]) {
+            Self::Temporarily
+        } else {
+            Self::Otherwise
+        })
     }
-    let answer: Value = serde_json::from_slice(&refusal.body).unwrap_or_default();
-    let reasons = answer["CancellationReasons"].as_array();
-    reasons
-        .into_iter()
-        .flatten()
-        .filter_map(|reason| Some(reason["Code"].as_str()?.to_owned()))
-        .collect()
 }
 
 #[async_trait]
 impl Store for DynamoDbStore {
     async fn create(&self, entry: &Entry) -> Result<Kept, CreateError> {
-        let outcome = async {
-            timed::check(entry.order.id, self.clock.now()).context(NothingKept)?;
-            if self.write(entry, order_item(&entry.order)?).await? {
-                return anyhow::Ok(Ok(Kept::Now));
-            }
-            self.conflict(entry).await
-        };
-        outcome.await.unwrap_or_else(|error| {
+        let kept = self.keep(entry).await;
+        if matches!(
+            kept,
+            Err(CreateError::Unavailable(_) | CreateError::NotKept(_))
+        ) {
             self.writes.store(false, Ordering::Relaxed);
-            Err(error.into())
-        })
+        }
+        kept
     }
 
     async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {

@@ -64,24 +64,10 @@ pub enum CreateError {
     Unavailable(anyhow::Error),
 }
 
-/// Error context that marks failures before anything could reach the store. Every other failure may have
-/// stored the order, since a response can always be lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NothingKept;
-
-impl std::fmt::Display for NothingKept {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("nothing was stored")
-    }
-}
-
 impl From<anyhow::Error> for CreateError {
+    /// A failure of unknown consequence: a response can always be lost, so the order may have been stored.
     fn from(error: anyhow::Error) -> Self {
-        if error.is::<NothingKept>() {
-            Self::NotKept(error)
-        } else {
-            Self::Unavailable(error)
-        }
+        Self::Unavailable(error)
     }
 }
 

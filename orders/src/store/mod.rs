@@ -33,7 +33,6 @@ use crate::settings::{CandidatesAddress, Settings, StoreAddress};
 
 pub use dynamodb::DynamoDbStore;
 pub use file::FileStore;
-pub(crate) use interface::NothingKept;
 pub use interface::{Claim, CreateError, Entry, Kept, Store};
 pub use position::{FollowError, Followed, Position};
 pub use s3::S3Store;

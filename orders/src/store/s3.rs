@@ -31,7 +31,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::timed::{self, Poll};
-use super::{Claim, CreateError, Entry, FollowError, Followed, Kept, NothingKept, Position, Store};
+use super::{Claim, CreateError, Entry, FollowError, Followed, Kept, Position, Store};
 use crate::aws::{self, Aws, Backoff, RetryUntil};
 use crate::clock::Clock;
 use crate::order::{Order, OrderId};
@@ -163,7 +163,7 @@ impl S3Store {
                 extensions,
                 ..PutOptions::default()
             };
-            let client = self.client().await.context(NothingKept)?;
+            let client = self.client().await?;
             let error = match client.put_opts(key, content.clone().into(), options).await {
                 Ok(_) => return Ok(Put::Made),
                 Err(error @ Error::AlreadyExists { .. }) => {
@@ -185,7 +185,9 @@ impl S3Store {
     async fn read(&self, key: &Path) -> anyhow::Result<Option<Object>> {
         let found = match self.client().await?.get(key).await {
             Ok(found) => found,
-            Err(Error::NotFound { source, .. }) if !is_missing_bucket(&source.to_string()) => {
+            Err(error @ Error::NotFound { .. })
+                if Refusal::in_error(&error) != Some(Refusal::NoBucket) =>
+            {
                 return Ok(None);
             }
             Err(error) => return Err(self.explain(error, "read", key)),
@@ -200,7 +202,7 @@ impl S3Store {
     }
 
     fn explain(&self, error: Error, operation: &str, key: &Path) -> anyhow::Error {
-        let wrong = if is_clock_error(&error) {
+        let wrong = if Refusal::in_error(&error) == Some(Refusal::WrongClock) {
             format!(": {}", aws::WRONG_CLOCK)
         } else {
             String::new()
@@ -213,12 +215,21 @@ impl S3Store {
             .with_context(|| format!("s3://{}/{key} is not an order", self.bucket))
     }
 
-    /// Stores the notice, then the order. `false` if a different order has its id.
-    async fn keep(&self, order: &Order, notice: bool) -> anyhow::Result<bool> {
+    async fn keep_entry(&self, entry: &Entry) -> Result<Kept, CreateError> {
+        // Nothing is sent without it.
+        self.client().await.map_err(CreateError::NotKept)?;
+        match &entry.claim {
+            Some(claim) => self.keep_claimed(entry, claim).await,
+            None => self.keep(&entry.order, entry.notice).await,
+        }
+    }
+
+    /// Stores the notice, then the order.
+    async fn keep(&self, order: &Order, notice: bool) -> Result<Kept, CreateError> {
         if !notice {
             return match self.put_order(order, None, Some(order.id)).await? {
-                None => Ok(true),
-                Some((found, _)) => Ok(found == *order),
+                Some((found, _)) if found != *order => Err(CreateError::Exists),
+                _ => Ok(Kept::Now),
             };
         }
         let attempt = format!("{:016x}", fastrand::u64(..));
@@ -226,14 +237,18 @@ impl S3Store {
         let announced = matches!(self.put_new(&notice, "", None, None).await?, Put::Made);
         let put = self.put_order(order, Some(&attempt), Some(order.id));
         let Some((found, by)) = put.await? else {
-            return Ok(true);
+            return Ok(Kept::Now);
         };
         let by_us = by.as_ref() == Some(&attempt);
         if announced && !by_us {
             // The order existed, with its own notice, which was settled since.
             self.delete(&notice).await?;
         }
-        Ok(by_us || found == *order)
+        if by_us || found == *order {
+            Ok(Kept::Now)
+        } else {
+            Err(CreateError::Exists)
+        }
     }
 
     /// The order that existed, and the attempt that put it; `None` if this call created it.
@@ -260,19 +275,14 @@ impl S3Store {
             fingerprint: hex::encode(claim.fingerprint),
             receipt_secret: receipt.map(|receipt| receipt.reveal().to_owned()),
         };
-        let kept = self.claim(claim, &ours).await;
-        let kept = kept.map_err(CreateError::from)?;
+        let kept = self.claim(claim, &ours).await?;
         if kept.fingerprint != ours.fingerprint {
             return Err(CreateError::KeyReused);
         }
         if kept == ours {
-            return match self.keep(&entry.order, entry.notice).await {
-                Ok(true) => Ok(Kept::Now),
-                Ok(false) => Err(CreateError::Exists),
-                Err(error) => Err(error.into()),
-            };
+            return self.keep(&entry.order, entry.notice).await;
         }
-        self.finish(entry, &kept).await.map_err(CreateError::from)
+        Ok(self.finish(entry, &kept).await?)
     }
 
     /// The stored claim: `ours`, unless another request was first.
@@ -368,7 +378,7 @@ impl S3Store {
             )
             .await
             .map_err(|error| {
-                let cause = if is_clock_error(&error) {
+                let cause = if Refusal::in_error(&error) == Some(Refusal::WrongClock) {
                     format!(": {}", aws::WRONG_CLOCK)
                 } else {
                     "\nhint: allow the role s3:ListBucket".to_owned()
@@ -406,13 +416,13 @@ impl S3Store {
     fn understand<T>(&self, doing: &str, answer: Result<T, Error>) -> anyhow::Result<()> {
         match answer {
             Ok(_) | Err(Error::AlreadyExists { .. }) => Ok(()),
-            Err(Error::NotFound { source, .. }) => {
-                if is_missing_bucket(&source.to_string()) {
+            Err(error @ Error::NotFound { .. }) => {
+                if Refusal::in_error(&error) == Some(Refusal::NoBucket) {
                     bail!("the bucket {} does not exist", self.bucket);
                 }
                 Ok(())
             }
-            Err(error) if is_clock_error(&error) => bail!(
+            Err(error) if Refusal::in_error(&error) == Some(Refusal::WrongClock) => bail!(
                 "{doing} s3://{}/{} is refused: {}",
                 self.bucket,
                 self.orders,
@@ -444,15 +454,25 @@ impl S3Store {
     }
 }
 
-/// S3 responds 404 for a missing bucket and for a missing key; only the text differs.
-fn is_missing_bucket(answer: &str) -> bool {
-    answer.contains("NoSuchBucket")
+/// Refusals that share their status with others: 404 is also a missing key, 403 a missing permission.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// The bucket does not exist.
+    NoBucket,
+    /// The request's time is too far from S3's.
+    WrongClock,
 }
 
-/// Whether S3 refused a request because of its time: a 403 like others, only the text differs.
-/// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>
-fn is_clock_error(error: &Error) -> bool {
-    error.to_string().contains("RequestTimeTooSkewed")
+impl Refusal {
+    /// The refusal in an error, whose text is all that `object_store` keeps of the response.
+    fn in_error(error: &Error) -> Option<Self> {
+        match &*aws::element(&error.to_string(), "Code") {
+            "NoSuchBucket" => Some(Self::NoBucket),
+            "RequestTimeTooSkewed" => Some(Self::WrongClock),
+            _ => None,
+        }
+    }
 }
 
 /// Whether the server may have acted without a response, so that the caller must find out.
@@ -479,14 +499,7 @@ fn id_in(key: &Path, end: &str) -> Option<OrderId> {
 impl Store for S3Store {
     async fn create(&self, entry: &Entry) -> Result<Kept, CreateError> {
         timed::check(entry.order.id, self.clock.now()).map_err(CreateError::NotKept)?;
-        let kept = match &entry.claim {
-            Some(claim) => self.keep_claimed(entry, claim).await,
-            None => match self.keep(&entry.order, entry.notice).await {
-                Ok(true) => Ok(Kept::Now),
-                Ok(false) => Err(CreateError::Exists),
-                Err(error) => Err(error.into()),
-            },
-        };
+        let kept = self.keep_entry(entry).await;
         if matches!(
             kept,
             Err(CreateError::Unavailable(_) | CreateError::NotKept(_))

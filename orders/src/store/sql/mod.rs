@@ -34,7 +34,7 @@ use self::entry::{ORDER_COLUMNS, Outcome, keep, read_order};
 use self::session::{Columns, Session, Value};
 use self::statement::{Writes, in_time, limited, rows, write};
 use self::writer::Writer;
-use super::{CreateError, Entry, FollowError, Followed, Kept, NothingKept, Position, Store};
+use super::{CreateError, Entry, FollowError, Followed, Kept, Position, Store};
 use crate::accounts::Accounts;
 use crate::clock::Sweeps;
 use crate::order::{Order, OrderId};
@@ -72,12 +72,12 @@ impl SqlStore {
         })
     }
 
-    async fn keep(&self, entry: &Entry) -> anyhow::Result<Outcome> {
+    async fn keep(&self, entry: &Entry) -> Result<Outcome, CreateError> {
         if let Some(writer) = &self.writer {
-            return writer.keep(entry).await;
+            return Ok(writer.keep(entry).await?);
         }
         let database = &self.database;
-        let pools = database.pools().await.context(NothingKept)?;
+        let pools = database.pools().await.map_err(CreateError::NotKept)?;
         let outcome = retry::with_retries(database, || async move {
             let mut session = database.write(pools).await?;
             session.run(database.begin()).await?;
@@ -88,7 +88,10 @@ impl SqlStore {
             Ok(outcome)
         });
         let context = || format!("create order {}", entry.order.id);
-        outcome.await.map_err(retry::explain).with_context(context)
+        Ok(outcome
+            .await
+            .map_err(retry::explain)
+            .with_context(context)?)
     }
 
     async fn rows(
@@ -151,11 +154,10 @@ async fn probe_write(database: &Database, session: &mut dyn Session) -> sqlx::Re
 #[async_trait]
 impl Store for SqlStore {
     async fn create(&self, entry: &Entry) -> Result<Kept, CreateError> {
-        match in_time(&self.database, "create an order", self.keep(entry)).await {
-            Ok(Outcome::Kept(kept)) => Ok(kept),
-            Ok(Outcome::Exists) => Err(CreateError::Exists),
-            Ok(Outcome::KeyReused) => Err(CreateError::KeyReused),
-            Err(error) => Err(error.into()),
+        match in_time(&self.database, "create an order", self.keep(entry)).await? {
+            Outcome::Kept(kept) => Ok(kept),
+            Outcome::Exists => Err(CreateError::Exists),
+            Outcome::KeyReused => Err(CreateError::KeyReused),
         }
     }
 

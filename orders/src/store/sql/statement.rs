@@ -73,19 +73,20 @@ pub(super) async fn write(
     in_time(database, what, work).await
 }
 
-pub(super) async fn in_time<T>(
+/// Runs `work` for at most [`OPERATION`].
+pub(super) async fn in_time<T, E: From<anyhow::Error>>(
     database: &Database,
     what: &str,
-    work: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     tokio::time::timeout(OPERATION, work)
         .await
         .unwrap_or_else(|_| {
-            Err(anyhow!(
+            Err(E::from(anyhow!(
                 "{what}: {} did not answer within {} s",
                 database.address(),
                 OPERATION.as_secs()
-            ))
+            )))
         })
 }
 
