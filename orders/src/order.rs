@@ -605,7 +605,7 @@ mod tests {
         for time in [now, now + days, now, now - days, now] {
             let id = OrderId::at(time);
             assert_eq!(id.time(), time);
-            assert!(ids.insert(id), "unique");
+            assert!(ids.insert(id), "{id} is not unique");
         }
         let (first, last) = ([0; 16], [0xff; 16]);
         assert_eq!(
@@ -681,7 +681,7 @@ mod tests {
             let row = json!({"id": OrderId::new(), "received_at": "2026-01-01T00:00:00Z", "name": "A",
                 "address": "B", "flower": "rose", RECEIPT_FIELD: value});
             let order = Order::from_row(row.to_string().as_bytes()).unwrap();
-            assert_eq!(order.receipt, None);
+            assert_eq!(order.receipt, None, "{value}");
             assert_eq!(order.extra[RECEIPT_FIELD], value);
             let again: Value = serde_json::from_slice(&order.to_row().unwrap()).unwrap();
             assert_eq!(again, row);

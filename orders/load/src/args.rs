@@ -190,8 +190,12 @@ mod tests {
         let low = plan(&["--preset", "low-demand"]);
         assert!(low.rate * 60.0 < 15.0, "shrinks: {low:?}");
         for plan in [high, low] {
-            assert_eq!(plan.until, Until::Elapsed(Duration::from_secs(300)));
-            assert_eq!(plan.arrivals, Arrivals::Fixed);
+            let minutes = Until::Elapsed(Duration::from_secs(300));
+            assert_eq!(
+                (plan.until, plan.arrivals),
+                (minutes, Arrivals::Fixed),
+                "{plan:?}"
+            );
         }
         let flags = ["--rate", "45/min", "--arrivals", "poisson", "--duration"];
         let changed = plan(&[&flags[..], &["2m", "--preset", "high-demand"]].concat());

@@ -306,7 +306,8 @@ mod tests {
             (404, r#"{"id":"x"}"#, "status 404"),
             (503, "", "status 503"),
         ] {
-            assert_eq!(answer_of(Ok(reply(status, body))), Err(reason.to_owned()));
+            let answer = answer_of(Ok(reply(status, body)));
+            assert_eq!(answer, Err(reason.to_owned()), "{status} {body}");
         }
         for (status, body) in [
             (200, "{}"),
@@ -314,7 +315,8 @@ mod tests {
             (200, "Order received"),
             (201, ""),
         ] {
-            assert_eq!(answer_of(Ok(reply(status, body))), Ok(NO_ID.to_owned()));
+            let answer = answer_of(Ok(reply(status, body)));
+            assert_eq!(answer, Ok(NO_ID.to_owned()), "{status} {body}");
         }
         assert_eq!(
             answer_of(Ok(reply(201, r#"{"id":"x"}"#))),

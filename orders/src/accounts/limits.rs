@@ -249,23 +249,21 @@ mod tests {
             for _ in 0..10 {
                 limits.log_in("ada", from).unwrap();
             }
-            assert_eq!(
-                limits.log_in("ada", from),
-                Err(TooMany(PER_LOGIN_AND_SOURCE.refill))
-            );
+            let refused = Err(TooMany(PER_LOGIN_AND_SOURCE.refill));
+            assert_eq!(limits.log_in("ada", from), refused, "{from:?}");
             limits.log_in("bob", from).unwrap();
             tokio::time::advance(Duration::from_secs(59)).await;
             let second = Duration::from_secs(1);
-            assert_eq!(limits.log_in("ada", from), Err(TooMany(second)));
+            assert_eq!(limits.log_in("ada", from), Err(TooMany(second)), "{from:?}");
             tokio::time::advance(second).await;
             limits.log_in("ada", from).unwrap();
-            assert!(limits.log_in("ada", from).is_err());
+            assert!(limits.log_in("ada", from).is_err(), "{from:?}");
             limits.refund("ada", from);
             limits.log_in("ada", from).unwrap();
             // A long pause does not allow more than ten again.
             tokio::time::advance(Duration::from_secs(86_400)).await;
             let taken = (0..20).take_while(|_| limits.log_in("ada", from).is_ok());
-            assert_eq!(taken.count(), 10);
+            assert_eq!(taken.count(), 10, "{from:?}");
         }
     }
 

@@ -282,13 +282,13 @@ mod tests {
         let two = hashing.hash(right.clone()).await.unwrap();
         assert!(one.starts_with("$argon2id$v=19$m=12288,t=3,p=1$"), "{one}");
         assert_ne!(one, two);
-        for (password, stored, same) in [
-            (&right, Some(one.clone()), true),
-            (&wrong, Some(one), false),
-            (&right, None, false),
+        for (row, password, stored, same) in [
+            ("right", &right, Some(one.clone()), true),
+            ("wrong", &wrong, Some(one), false),
+            ("no account", &right, None, false),
         ] {
             let matches = hashing.matches(password.clone(), stored).await.unwrap();
-            assert_eq!(matches, same);
+            assert_eq!(matches, same, "{row}");
         }
         let broken = hashing.matches(right.clone(), Some("$argon2id$x".into()));
         assert!(matches!(broken.await, Err(NotHashed::Failed(_))));

@@ -344,12 +344,12 @@ async fn the_operator_reads_every_order_page_by_page() {
     for expected in [3, 3, 1] {
         let path = format!("/orders?limit=3{since}");
         let answer = ask(&router, get_as(&path, Some(TOKEN))).await;
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.headers["cache-control"], "no-store");
+        assert_eq!(answer.status, 200, "{path}");
+        assert_eq!(answer.headers["cache-control"], "no-store", "{path}");
         let page = answer.json();
         let orders = page["orders"].as_array().unwrap();
-        assert_eq!(orders.len(), expected);
-        assert_eq!(orders[0]["name"], "Ada");
+        assert_eq!(orders.len(), expected, "{path}");
+        assert_eq!(orders[0]["name"], "Ada", "{path}");
         read.extend(orders.iter().map(|o| o["id"].as_str().unwrap().to_owned()));
         match page["next"].as_str() {
             Some(next) => since = format!("&since={next}"),
@@ -554,7 +554,7 @@ async fn only_the_operator_reads_the_list() {
     ] {
         let answer = ask(&router, get_as("/orders", bearer)).await;
         assert_eq!(answer.status, 401, "{bearer:?}");
-        assert_eq!(answer.headers["www-authenticate"], "Bearer");
+        assert_eq!(answer.headers["www-authenticate"], "Bearer", "{bearer:?}");
     }
     let mut basic = get_as("/orders", None);
     let value = HeaderValue::from_str(&format!("Basic {TOKEN}")).unwrap();
@@ -653,16 +653,18 @@ async fn an_id_alone_shows_nothing_that_a_customer_wrote() {
     assert_eq!((alone.status, alone.json()), (200, expected));
     for shown in [&receipt, TOKEN] {
         let whole = ask(&router, get_as(&path, Some(shown))).await;
-        assert_eq!(whole.status, 200);
-        assert_eq!(whole.headers["cache-control"], "no-store");
-        assert_eq!(whole.json()["card"], "Geheimnis");
-        assert!(!String::from_utf8_lossy(&whole.body).contains("shop_receipt_"));
+        assert_eq!(whole.status, 200, "{shown}");
+        assert_eq!(whole.headers["cache-control"], "no-store", "{shown}");
+        assert_eq!(whole.json()["card"], "Geheimnis", "{shown}");
+        let body = String::from_utf8_lossy(&whole.body);
+        assert!(!body.contains("shop_receipt_"), "{shown}: {body}");
     }
     let short = &receipt[..receipt.len() - 1];
     for wrong in [other.as_str().unwrap(), short, "shop_receipt_"] {
         let answer = ask(&router, get_as(&path, Some(wrong))).await;
         assert_eq!(answer.status, 403, "{wrong}");
-        assert!(!String::from_utf8_lossy(&answer.body).contains("Geheimnis"));
+        let body = String::from_utf8_lossy(&answer.body);
+        assert!(!body.contains("Geheimnis"), "{wrong}: {body}");
     }
     // Lists contain no receipts either.
     let listed = ask(&router, get_as("/orders", Some(TOKEN))).await;
@@ -728,22 +730,19 @@ async fn unknown_fields_are_refused_if_configured() {
 async fn only_the_operator_sees_metrics_and_details() {
     let (closed, _) = service();
     let (open, shop) = operated(Arc::new(Stuck));
-    for (router, token, status) in [
-        (&closed, None, 403),
-        (&closed, Some(TOKEN), 403),
-        (&open, None, 401),
-        (&open, Some("x"), 401),
-        (&open, Some(TOKEN), 200),
+    for (name, router, token, status) in [
+        ("closed", &closed, None, 403),
+        ("closed", &closed, Some(TOKEN), 403),
+        ("open", &open, None, 401),
+        ("open", &open, Some("x"), 401),
+        ("open", &open, Some(TOKEN), 200),
     ] {
         let answer = ask(router, get_as("/metrics", token)).await;
-        assert_eq!(answer.status, status, "{token:?}");
-        let details = ask(router, get_as("/gtg?details", token)).await;
-        assert_eq!(details.json()["connected"], "false");
-        assert_eq!(
-            details.json().get("detail").is_some(),
-            status == 200,
-            "{token:?}"
-        );
+        assert_eq!(answer.status, status, "{name} {token:?}");
+        let details = ask(router, get_as("/gtg?details", token)).await.json();
+        assert_eq!(details["connected"], "false", "{name} {token:?}");
+        let has_detail = details.get("detail").is_some();
+        assert_eq!(has_detail, status == 200, "{name} {token:?}");
     }
     let own = operator_router(shop);
     assert_eq!(ask(&own, get_as("/metrics", None)).await.status, 200);

@@ -300,7 +300,7 @@ mod tests {
             let error =
                 CallError::Refused(Refusal::new(StatusCode::BAD_REQUEST, Bytes::from(body)));
             assert_eq!(error.to_string(), format!("answered 400 {code}: slow"));
-            assert!(error.is_transient());
+            assert!(error.is_transient(), "{error}");
         }
         let table = [
             (400, "no", false),

@@ -278,10 +278,10 @@ mod tests {
     #[test]
     fn every_label_is_at_its_index() {
         for (index, (refusal, _)) in Refusal::ALL.into_iter().enumerate() {
-            assert_eq!(refusal as usize, index);
+            assert_eq!(refusal as usize, index, "{refusal:?}");
         }
         for (index, (route, _)) in Route::ALL.into_iter().enumerate() {
-            assert_eq!(route as usize, index);
+            assert_eq!(route as usize, index, "{route:?}");
         }
     }
 

@@ -75,13 +75,17 @@ async fn parts_are_compressed_for_clients_that_accept_gzip() {
         let answer = ask("/", &[("accept-encoding", accepted)]).await;
         let encoding = answer.headers().get(header::CONTENT_ENCODING).cloned();
         assert_eq!(encoding.is_some(), zipped, "{accepted}");
-        assert_eq!(answer.headers()[header::VARY], "accept-encoding");
+        assert_eq!(
+            answer.headers()[header::VARY],
+            "accept-encoding",
+            "{accepted}"
+        );
         let sent = body(answer).await;
         if zipped {
             let mut read = Vec::new();
             GzDecoder::new(&*sent).read_to_end(&mut read).unwrap();
             assert_eq!(read, plain, "{accepted}");
-            assert!(sent.len() * 2 < plain.len(), "it is worth it");
+            assert!(sent.len() * 2 < plain.len(), "{accepted}: worth it");
         } else {
             assert_eq!(sent, plain, "{accepted}");
         }
@@ -94,17 +98,19 @@ async fn a_current_copy_gets_304() {
         let plain = ask(path, &[]).await.headers()[header::ETAG].clone();
         let zipped =
             ask(path, &[("accept-encoding", "gzip")]).await.headers()[header::ETAG].clone();
-        assert_ne!(plain, zipped, "other bytes, another tag");
+        assert_ne!(plain, zipped, "{path}: other bytes, another tag");
         let tag = plain.to_str().unwrap();
         let weak = format!("\"x\", W/{tag}");
         for (held, status) in [(tag, 304), (&*weak, 304), ("*", 304), ("\"x\"", 200)] {
             let answer = ask(path, &[("if-none-match", held)]).await;
             assert_eq!(answer.status(), status, "{path} {held}");
-            assert_eq!(answer.headers()[header::ETAG], tag);
-            assert_eq!(body(answer).await.is_empty(), status == 304);
+            assert_eq!(answer.headers()[header::ETAG], tag, "{path} {held}");
+            let is_empty = body(answer).await.is_empty();
+            assert_eq!(is_empty, status == 304, "{path} {held}");
         }
         let held = [("if-none-match", tag), ("accept-encoding", "gzip")];
-        assert_eq!(ask(path, &held).await.status(), 200, "holds the other one");
+        let status = ask(path, &held).await.status();
+        assert_eq!(status, 200, "{path}: holds the other one");
     }
 }
 
@@ -136,9 +142,9 @@ async fn the_account_part_is_present_only_if_accounts_are_on() {
         let request = |path| Request::get(path).body(Body::empty()).unwrap();
         let page = router.clone().oneshot(request("/")).await.unwrap();
         let page = String::from_utf8(body(page).await).unwrap();
-        assert_eq!(page.contains("account"), accounts);
-        assert!(!page.contains("<!--"), "nothing is left to fill in");
+        assert_eq!(page.contains("account"), accounts, "{page}");
+        assert!(!page.contains("<!--"), "accounts {accounts}: filled in");
         let script = router.oneshot(request("/account.js")).await.unwrap();
-        assert_eq!(script.status(), status);
+        assert_eq!(script.status(), status, "accounts {accounts}");
     }
 }

@@ -633,8 +633,11 @@ mod tests {
             (&[], "notices_topic = 'orders'", "is not the ARN of a topic"),
         ];
         for (env, file, expected) in table {
-            let error = format!("{:#}", load(RawSettings::default(), env, file).unwrap_err());
-            assert!(!error.contains("hush"), "{error}");
+            let Err(error) = load(RawSettings::default(), env, file) else {
+                panic!("accepted: {env:?} {file:?}");
+            };
+            let error = format!("{error:#}");
+            assert!(!error.contains("hush"), "{env:?}: {error}");
             assert!(
                 error.contains(expected),
                 "{error}\n  does not contain: {expected}"

@@ -527,13 +527,14 @@ pub(crate) async fn keeps_accounts(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
 
     let (ada, bob) = (account("ada@example.org"), account("bøb"));
     for account in [&ada, &bob] {
-        assert_eq!(accounts.by_login(&account.login).await.unwrap(), None);
+        let login = &account.login;
+        assert_eq!(accounts.by_login(login).await.unwrap(), None, "{login}");
         let registered = accounts.register(account).await.unwrap();
-        assert_eq!(registered, Registered::Now);
-        let found = elsewhere.by_login(&account.login).await.unwrap();
+        assert_eq!(registered, Registered::Now, "{login}");
+        let found = elsewhere.by_login(login).await.unwrap();
         assert_eq!(found.as_ref(), Some(account), "on another instance");
         let found = elsewhere.by_id(account.id).await.unwrap();
-        assert_eq!(found.as_ref(), Some(account));
+        assert_eq!(found.as_ref(), Some(account), "by id");
     }
     let usurper = account("ada@example.org");
     let registered = elsewhere.register(&usurper).await.unwrap();

@@ -310,136 +310,55 @@ fn every_invalid_request_is_refused_without_details() {
     let wrong = ADA.replace("horse", "house");
     let unknown = wrong.replace("Ada", "Eve");
     let taken = ADA.replace("horse", "other horse");
-    let here = "sec-fetch-site: same-origin";
+    const WRONG: &str = "the login or the password is wrong";
+    const PLACE: &str = "POST /order";
+    const HERE: &str = "sec-fetch-site: same-origin";
+    let other_site = "sec-fetch-site: cross-site";
+    let same_site = "sec-fetch-site: same-site";
+    let (log_in, register) = ("POST /session", "POST /account");
+    let (evil, no_origin) = (["origin: https://evil"], ["origin: null"]);
+    let other_port = [&*ada, "origin: http://shop:81"];
+    let (own_page, own_origin) = ([&*ada, HERE], [&*ada, "origin: http://shop"]);
+    let text = ["content-type: text/plain"];
+    let guess = r#"{"login":"é","password":"x"}"#;
+    let short = r#"{"login":"x","password":"y"}"#;
+    let cut = r#"{"login":"eve","password":"#;
+    let alone = r#"{"login":"eve"}"#;
+    let nested = r#"{"login":"eve","password":{"hush":1}}"#;
+    let twice = r#"{"login":"eve","login":"bob","password":"hush hush hush"}"#;
+    let admin = r#"{"login":"eve","password":"hush hush hush","admin":true}"#;
+    // Columns: request, headers, body; status, a part of the response.
     type Row<'a> = (&'a str, &'a [&'a str], &'a str, u16, &'a str);
     let table: [Row<'_>; 20] = [
-        (
-            "POST /session",
-            &[],
-            &wrong,
-            401,
-            "the login or the password is wrong",
-        ),
-        (
-            "POST /session",
-            &[],
-            &unknown,
-            401,
-            "the login or the password is wrong",
-        ),
-        (
-            "POST /session",
-            &[],
-            r#"{"login":"é","password":"x"}"#,
-            401,
-            "the login or the password is wrong",
-        ),
-        ("POST /account", &[], &taken, 409, "this login is taken"),
-        (
-            "POST /account",
-            &[],
-            r#"{"login":"x","password":"y"}"#,
-            422,
-            r#""field":"password""#,
-        ),
-        (
-            "POST /account",
-            &[],
-            r#"{"login":"eve","password":"#,
-            400,
-            "not JSON",
-        ),
-        (
-            "POST /account",
-            &[],
-            r#"{"login":"eve"}"#,
-            422,
-            "login and password",
-        ),
-        (
-            "POST /account",
-            &[],
-            r#"{"login":"eve","password":{"hush":1}}"#,
-            422,
-            "login and password",
-        ),
-        (
-            "POST /account",
-            &[],
-            r#"{"login":"eve","login":"bob","password":"hush hush hush"}"#,
-            422,
-            "login and password",
-        ),
-        (
-            "POST /account",
-            &[],
-            r#"{"login":"eve","password":"hush hush hush","admin":true}"#,
-            422,
-            "login and password",
-        ),
-        (
-            "POST /account",
-            &["content-type: text/plain"],
-            "",
-            415,
-            "send application/json",
-        ),
+        (log_in, &[], &wrong, 401, WRONG),
+        (log_in, &[], &unknown, 401, WRONG),
+        (log_in, &[], guess, 401, WRONG),
+        (register, &[], &taken, 409, "this login is taken"),
+        (register, &[], short, 422, r#""field":"password""#),
+        (register, &[], cut, 400, "not JSON"),
+        (register, &[], alone, 422, "login and password"),
+        (register, &[], nested, 422, "login and password"),
+        (register, &[], twice, 422, "login and password"),
+        (register, &[], admin, 422, "login and password"),
+        (register, &text, "", 415, "send application/json"),
         ("PUT /session", &[], "", 405, "PUT is not allowed"),
         // Other sites: forms that log a user in as someone else, orders in the user's name.
-        (
-            "POST /session",
-            &["sec-fetch-site: cross-site"],
-            ADA,
-            403,
-            "another site",
-        ),
-        (
-            "POST /session",
-            &["sec-fetch-site: same-site"],
-            ADA,
-            403,
-            "another site",
-        ),
-        (
-            "POST /session",
-            &["origin: https://evil"],
-            ADA,
-            403,
-            "another site",
-        ),
-        ("POST /session", &["origin: null"], ADA, 403, "another site"),
-        (
-            "POST /order",
-            &[&ada, "sec-fetch-site: cross-site"],
-            ORDER,
-            403,
-            "another site",
-        ),
-        (
-            "DELETE /session",
-            &[&ada, "origin: http://shop:81"],
-            "",
-            403,
-            "another site",
-        ),
-        ("POST /order", &[&ada, here], ORDER, 200, "Order received"),
-        (
-            "POST /order",
-            &[&ada, "origin: http://shop"],
-            ORDER,
-            200,
-            "Order received",
-        ),
+        (log_in, &[other_site], ADA, 403, "another site"),
+        (log_in, &[same_site], ADA, 403, "another site"),
+        (log_in, &evil, ADA, 403, "another site"),
+        (log_in, &no_origin, ADA, 403, "another site"),
+        (PLACE, &[&ada, other_site], ORDER, 403, "another site"),
+        ("DELETE /session", &other_port, "", 403, "another site"),
+        (PLACE, &own_page, ORDER, 200, "Order received"),
+        (PLACE, &own_origin, ORDER, 200, "Order received"),
     ];
     for (request, headers, body, status, part) in table {
         let answer = ask(&service, request, headers, body);
-        assert_eq!(
-            answer.status, status,
-            "{request} {headers:?} {body}: {answer:?}"
-        );
-        assert!(answer.body.contains(part), "{request} {body}: {answer:?}");
+        let asked = format!("{request} {headers:?} {body}: {answer:?}");
+        assert_eq!(answer.status, status, "{asked}");
+        assert!(answer.body.contains(part), "{asked} has no {part}");
         for secret in ["hush", "horse", "house"] {
-            assert!(!answer.body.contains(secret), "{answer:?}");
+            assert!(!answer.body.contains(secret), "{asked}");
         }
     }
     // Garbage instead of a session.

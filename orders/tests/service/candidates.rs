@@ -20,7 +20,7 @@ fn the_seeds_client_is_served_and_no_name_is_logged() {
     assert_eq!(service.ask("GET", "/candidates", "", b"").status, 404);
     for body in [&b""[..], b"party=ind", &[b'x'; 100_000]] {
         let kept = service.ask("POST", name, "application/x-www-form-urlencoded", body);
-        assert_eq!(kept.status, 200);
+        assert_eq!(kept.status, 200, "{} bytes", body.len());
         assert_eq!(kept.body, "{\"CandidateName\":\"Geheimnis Smith\"}\n");
     }
     let one = service.ask("GET", name, "", b"");

@@ -8,205 +8,94 @@ use crate::support::{ORDER, Service, kept, orders};
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 
+/// A request, and what its response must have.
+struct Row<'a> {
+    method: &'a str,
+    path: &'a str,
+    media: &'a str,
+    body: &'a [u8],
+    status: u16,
+    /// A part of the body; the whole of it if empty.
+    part: &'a str,
+}
+
+fn row<'a>(method: &'a str, path: &'a str, status: u16, part: &'a str) -> Row<'a> {
+    Row {
+        method,
+        path,
+        media: "",
+        body: b"",
+        status,
+        part,
+    }
+}
+
+fn get<'a>(path: &'a str, status: u16, part: &'a str) -> Row<'a> {
+    row("GET", path, status, part)
+}
+
+fn order<'a>(media: &'a str, body: &'a [u8], status: u16, part: &'a str) -> Row<'a> {
+    Row {
+        media,
+        body,
+        ..row("POST", "/order", status, part)
+    }
+}
+
 #[test]
 fn every_request_gets_its_documented_response() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path());
     let huge = format!(r#"{{"name":"{}"}}"#, "x".repeat(40_000));
     let deep = format!(r#"{{"name":{}1"#, "[".repeat(5000));
-    // Columns: method, path, content type, body; status, a part of the response.
-    type Row<'a> = (&'a str, &'a str, &'a str, &'a [u8], u16, &'a str);
-    let table: [Row<'_>; 34] = [
-        ("GET", "/order", "", b"", 200, "Order endpoint OK"),
-        ("GET", "/gtg", "", b"", 200, ""),
-        ("HEAD", "/gtg", "", b"", 200, ""),
-        ("GET", "/gtg?details", "", b"", 200, r#""connected":"true""#),
-        (
-            "GET",
-            "/gtg?details=",
-            "",
-            b"",
-            200,
-            r#""instance-id":"unknown""#,
-        ),
-        (
-            "GET",
-            "/gtg?x=1&details=true",
-            "",
-            b"",
-            200,
-            r#""connected":"true""#,
-        ),
-        ("GET", "/gtg?detailss", "", b"", 200, ""),
-        ("GET", "/version", "", b"", 200, r#"{"version":""#),
-        ("GET", "/", "", b"", 200, "<title>Flower shop</title>"),
-        ("GET", "/shop.js", "", b"", 200, "use strict"),
-        ("GET", "/shop.css", "", b"", 200, "--rose"),
-        (
-            "POST",
-            "/order",
-            JSON,
-            ORDER.as_bytes(),
-            200,
-            r#""message":"Order received""#,
-        ),
-        (
-            "POST",
-            "/order",
-            "Application/JSON; charset=utf-8",
-            ORDER.as_bytes(),
-            200,
-            "\"id\"",
-        ),
-        (
-            "POST",
-            "/order",
-            "application/x+json",
-            ORDER.as_bytes(),
-            200,
-            "\"id\"",
-        ),
-        (
-            "POST",
-            "/order",
-            FORM,
-            b"name=A+B&address=%C3%85&flower=spring_tulips",
-            200,
-            "\"id\"",
-        ),
-        (
-            "POST",
-            "/order",
-            "",
-            ORDER.as_bytes(),
-            415,
-            "send application/json or",
-        ),
-        (
-            "POST",
-            "/order",
-            "text/plain",
-            ORDER.as_bytes(),
-            415,
-            "problem",
-        ),
-        ("POST", "/order", JSON, b"", 400, "is not JSON"),
-        ("POST", "/order", JSON, b"{\"name\":", 400, "is not JSON"),
-        ("POST", "/order", JSON, b"{\"a\":NaN}", 400, "is not JSON"),
-        (
-            "POST",
-            "/order",
-            JSON,
-            b"{\"name\":\"\xff\"}",
-            400,
-            "is not JSON",
-        ),
-        (
-            "POST",
-            "/order",
-            JSON,
-            deep.as_bytes(),
-            400,
-            "recursion limit",
-        ),
-        (
-            "POST",
-            "/order",
+    let (huge, deep) = (huge.as_bytes(), deep.as_bytes());
+    let good = ORDER.as_bytes();
+    let form = b"name=A+B&address=%C3%85&flower=spring_tulips";
+    let unknown = "/order/01a1fa53-de62-772a-801d-28f5e714e855";
+    let outside = "/order/..%2f..%2fetc%2fpasswd";
+    let missing = r#"{"field":"name","message":"is missing"}"#;
+    for expected in [
+        get("/order", 200, "Order endpoint OK"),
+        get("/gtg", 200, ""),
+        row("HEAD", "/gtg", 200, ""),
+        get("/gtg?details", 200, r#""connected":"true""#),
+        get("/gtg?details=", 200, r#""instance-id":"unknown""#),
+        get("/gtg?x=1&details=true", 200, r#""connected":"true""#),
+        get("/gtg?detailss", 200, ""),
+        get("/version", 200, r#"{"version":""#),
+        get("/", 200, "<title>Flower shop</title>"),
+        get("/shop.js", 200, "use strict"),
+        get("/shop.css", 200, "--rose"),
+        order(JSON, good, 200, r#""message":"Order received""#),
+        order("Application/JSON; charset=utf-8", good, 200, "\"id\""),
+        order("application/x+json", good, 200, "\"id\""),
+        order(FORM, form, 200, "\"id\""),
+        order("", good, 415, "send application/json or"),
+        order("text/plain", good, 415, "send application/json or"),
+        order(JSON, b"", 400, "is not JSON"),
+        order(JSON, b"{\"name\":", 400, "is not JSON"),
+        order(JSON, b"{\"a\":NaN}", 400, "is not JSON"),
+        order(JSON, b"{\"name\":\"\xff\"}", 400, "is not JSON"),
+        order(JSON, deep, 400, "recursion limit"),
+        order(
             JSON,
             br#"{"name":"A","name":"B"}"#,
             400,
             "duplicate field `name`",
         ),
-        (
-            "POST",
-            "/order",
-            FORM,
-            b"name=A&name=B",
-            400,
-            "duplicate field `name`",
-        ),
-        ("POST", "/order", FORM, b"name=\xff", 400, "not UTF-8"),
-        ("POST", "/order", FORM, b"name=%ff", 400, "not UTF-8"),
-        (
-            "POST",
-            "/order",
-            JSON,
-            b"null",
-            422,
-            "must be a JSON object",
-        ),
-        (
-            "POST",
-            "/order",
-            JSON,
-            b"[1,2]",
-            422,
-            "must be a JSON object",
-        ),
-        (
-            "POST",
-            "/order",
-            JSON,
-            b"{}",
-            422,
-            r#"{"field":"name","message":"is missing"}"#,
-        ),
-        (
-            "POST",
-            "/order",
-            JSON,
-            huge.as_bytes(),
-            413,
-            "at most 32768 bytes",
-        ),
-        ("PUT", "/order", JSON, b"{}", 405, "PUT is not allowed"),
-        ("GET", "/order/", "", b"", 404, "no such path"),
-        (
-            "GET",
-            "/order/..%2f..%2fetc%2fpasswd",
-            "",
-            b"",
-            404,
-            "no order with this id",
-        ),
-        (
-            "GET",
-            "/order/01a1fa53-de62-772a-801d-28f5e714e855",
-            "",
-            b"",
-            404,
-            "no order with",
-        ),
-    ];
-    for (method, path, media, body, status, part) in table {
-        let answer = service.ask(method, path, media, body);
-        let asked = format!(
-            "{method} {path} {media} {:.60}",
-            String::from_utf8_lossy(body)
-        );
-        assert_eq!(answer.status, status, "{asked}: {answer:?}");
-        if answer.status >= 400 {
-            assert!(
-                answer
-                    .head
-                    .contains("content-type: application/problem+json"),
-                "{asked}"
-            );
-            assert_eq!(answer.json()["status"], status, "{asked}");
-        }
-        if part.is_empty() {
-            assert_eq!(answer.body, "", "{asked}");
-        } else if part != "problem" {
-            assert!(
-                answer.body.contains(part),
-                "{asked}: {part} is not in {answer:?}"
-            );
-        }
-        assert!(answer.head.contains("x-request-id: "), "{asked}");
-        assert!(
-            !answer.head.contains("access-control-"),
-            "{asked}: CORS is closed"
-        );
+        order(FORM, b"name=A&name=B", 400, "duplicate field `name`"),
+        order(FORM, b"name=\xff", 400, "not UTF-8"),
+        order(FORM, b"name=%ff", 400, "not UTF-8"),
+        order(JSON, b"null", 422, "must be a JSON object"),
+        order(JSON, b"[1,2]", 422, "must be a JSON object"),
+        order(JSON, b"{}", 422, missing),
+        order(JSON, huge, 413, "at most 32768 bytes"),
+        row("PUT", "/order", 405, "PUT is not allowed"),
+        get("/order/", 404, "no such path"),
+        get(outside, 404, "no order with this id"),
+        get(unknown, 404, "no order with"),
+    ] {
+        check(&service, &expected);
     }
     assert!(
         service
@@ -216,6 +105,36 @@ fn every_request_gets_its_documented_response() {
     );
     drop(service);
     assert_eq!(kept(folder.path()).len(), 4, "refused ones left nothing");
+}
+
+fn check(service: &Service, row: &Row<'_>) {
+    let Row {
+        method,
+        path,
+        media,
+        body,
+        status,
+        part,
+    } = *row;
+    let answer = service.ask(method, path, media, body);
+    let body = String::from_utf8_lossy(body);
+    let asked = format!("{method} {path} {media} {body:.60}");
+    assert_eq!(answer.status, status, "{asked}: {answer:?}");
+    if status >= 400 {
+        let problem = "content-type: application/problem+json";
+        assert!(answer.head.contains(problem), "{asked}: {answer:?}");
+        assert_eq!(answer.json()["status"], status, "{asked}");
+    }
+    if part.is_empty() {
+        assert_eq!(answer.body, "", "{asked}");
+    }
+    assert!(
+        answer.body.contains(part),
+        "{asked}: {part} is not in {answer:?}"
+    );
+    assert!(answer.head.contains("x-request-id: "), "{asked}");
+    let is_closed = !answer.head.contains("access-control-");
+    assert!(is_closed, "{asked}: CORS is closed");
 }
 
 #[test]

@@ -86,14 +86,14 @@ fn slow_bodies_and_heads_are_refused_while_others_are_served() {
     head.write_all(b"GET /gtg HTTP/1.1\r\nhost: ").unwrap();
     service.place();
     assert_eq!(service.ask("GET", "/gtg", "", b"").status, 200);
-    for mut stream in [body, head] {
+    for (slow, mut stream) in [("body", body), ("head", head)] {
         let refused = answer(&mut stream).unwrap();
-        assert_eq!(refused.status, 408, "{refused:?}");
+        assert_eq!(refused.status, 408, "{slow}: {refused:?}");
         assert!(
             refused.head.contains("application/problem+json"),
-            "{refused:?}"
+            "{slow}: {refused:?}"
         );
-        assert_eq!(refused.json()["status"], 408);
+        assert_eq!(refused.json()["status"], 408, "{slow}");
     }
     assert!(begun.elapsed() >= Duration::from_secs(9), "too soon");
 }

@@ -103,13 +103,13 @@ async fn every_error_of_a_login_and_password_is_named() {
         let Err(Refusal::Invalid(errors)) =
             service.register(login, password, &Origin::default()).await
         else {
-            panic!("{login} was taken");
+            panic!("{login} {password} was taken");
         };
         let messages: Vec<String> = errors
             .iter()
             .map(|error| format!("{} {}", error.field, error.message))
             .collect();
-        assert_eq!(messages, expected);
+        assert_eq!(messages, expected, "{login} {password}");
     }
 }
 
@@ -202,9 +202,13 @@ async fn a_known_device_is_not_limited_by_guessers() {
             ));
         }
     }
-    for device in [None, Some(&bob.device), Some(&DeviceToken::new().unwrap())] {
+    for (row, device) in [
+        ("none", None),
+        ("of another account", Some(&bob.device)),
+        ("unknown", Some(&DeviceToken::new().unwrap())),
+    ] {
         let tried = service.log_in("ada", PASSWORD, &at(2, device)).await;
-        assert!(matches!(tried, Err(Refusal::TooMany(_))));
+        assert!(matches!(tried, Err(Refusal::TooMany(_))), "{row}");
     }
     let known = at(2, Some(&ada.device));
     let again = service.log_in("ada", PASSWORD, &known).await.unwrap();

@@ -155,9 +155,12 @@ async fn the_document_has_exactly_the_routes() {
     }
 }
 
-/// Validates a response against the document; returns which of its responses it is.
-fn judge(document: &Value, path: &str, method: &str, answer: &Answer) -> (String, String, u16) {
-    let asked = format!("{method} {path}: {}", answer.status);
+/// A documented response: path, method in lower case, status.
+type Documented = (String, String, u16);
+
+/// Validates the response to a `row` against the document; returns which of its responses it is.
+fn judge(document: &Value, row: &str, path: &str, method: &str, answer: &Answer) -> Documented {
+    let asked = format!("{row}: {method} {path}: {}", answer.status);
     let page = ["/", "/shop.css", "/shop.js", "/shop.svg", "/account.js"].contains(&path);
     assert_eq!(is_data(answer), !page, "{asked}");
     let operation = &document["paths"][path][method];
@@ -214,176 +217,240 @@ fn post(path: &str, media: &str, key: Option<&str>, body: &str) -> Request {
     request.body(Body::from(body.to_owned())).unwrap()
 }
 
-#[tokio::test(start_paused = true)]
-async fn documented_and_actual_responses_are_the_same() {
-    const JSON: &str = "application/json";
-    const FORM: &str = "application/x-www-form-urlencoded";
-    const ORDER: &str = r#"{"name":"Ada","address":"1 Row","flower":"rose","card":"Hi","n":null}"#;
-    const ADA: &str = r#"{"login":"ada","password":"correct horse"}"#;
-    let (router, shop) = everything_on();
-    let somebodys = shop_order(Some(AccountId::new()));
-    shop.store.create(&somebodys.clone().into()).await.unwrap();
-    let document = ask(&router, get_as("/openapi.json", None)).await.json();
-    let mut seen = BTreeSet::new();
+const JSON: &str = "application/json";
+const FORM: &str = "application/x-www-form-urlencoded";
+const ORDER: &str = r#"{"name":"Ada","address":"1 Row","flower":"rose","card":"Hi","n":null}"#;
+const ORDER_FORM: &str = "name=Ada&address=1+Row&flower=rose&card=Hi";
+const ADA: &str = r#"{"login":"ada","password":"correct horse"}"#;
 
-    let placed = ask(&router, post("/order", JSON, Some("k"), ORDER)).await;
-    let id = placed.json()["id"].as_str().unwrap().to_owned();
-    let receipt = placed.json()["receipt_secret"].as_str().unwrap().to_owned();
-    let one = format!("/order/{id}");
-    let none = format!("/order/{}", OrderId::new());
-    let huge = "x".repeat(40_000);
-    let endless = |path| {
-        let never = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
-        let request = Request::post(path).header("content-type", JSON);
-        request.body(Body::from_stream(never)).unwrap()
-    };
-    let mut open = get_as("/metrics", Some(TOKEN));
-    let accept = HeaderValue::from_static("application/openmetrics-text");
-    open.headers_mut().insert("accept", accept);
-    let long = format!("/candidate/{}", "x".repeat(3000));
-    let form = "name=Ada&address=1+Row&flower=rose&card=Hi";
-    let mut requests = vec![
+/// A request, and the documented path that it is for.
+type Row = (&'static str, Request);
+
+/// What the requests refer to.
+struct Known {
+    /// The path of an order without an account.
+    order: String,
+    receipt: String,
+    /// The path of an account's order.
+    owned: String,
+    /// The token of a session that has ended.
+    ended: String,
+}
+
+impl Known {
+    /// Places the orders.
+    async fn place(router: &Router, shop: &Shop) -> Self {
+        let owned = shop_order(Some(AccountId::new()));
+        shop.store.create(&owned.clone().into()).await.unwrap();
+        let placed = ask(router, post("/order", JSON, Some("k"), ORDER)).await;
+        let text = |name: &str| placed.json()[name].as_str().unwrap().to_owned();
+        Self {
+            order: format!("/order/{}", text("id")),
+            receipt: text("receipt_secret"),
+            owned: format!("/order/{}", owned.id),
+            ended: SessionToken::new().unwrap().reveal().to_owned(),
+        }
+    }
+
+    /// The request with the cookie of the ended session.
+    fn with_cookie(&self, request: Request) -> Request {
+        with(request, "cookie", &format!("shop_session={}", self.ended))
+    }
+
+    /// The same, made by a page of another site.
+    fn cross_site(&self, request: Request) -> Request {
+        with(self.with_cookie(request), "sec-fetch-site", "cross-site")
+    }
+}
+
+fn with(mut request: Request, name: &'static str, value: &str) -> Request {
+    let value = HeaderValue::from_str(value).unwrap();
+    request.headers_mut().insert(name, value);
+    request
+}
+
+/// A request whose body never ends.
+fn endless(path: &str) -> Request {
+    let never = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    let request = Request::post(path).header("content-type", JSON);
+    request.body(Body::from_stream(never)).unwrap()
+}
+
+fn log_out() -> Request {
+    Request::delete("/session").body(Body::empty()).unwrap()
+}
+
+fn too_large() -> String {
+    "x".repeat(40_000)
+}
+
+fn order_rows(known: &Known) -> Vec<Row> {
+    let unknown = format!("/order/{}", OrderId::new());
+    vec![
         ("/order", get_as("/order", None)),
         ("/order", post("/order", JSON, Some("k"), ORDER)),
-        ("/order", post("/order", FORM, None, form)),
+        ("/order", post("/order", FORM, None, ORDER_FORM)),
         ("/order", post("/order", JSON, None, "nonsense")),
         ("/order", endless("/order")),
-        ("/order", post("/order", FORM, Some("k"), form)),
-        ("/order", post("/order", JSON, None, &huge)),
+        ("/order", post("/order", FORM, Some("k"), ORDER_FORM)),
+        ("/order", post("/order", JSON, None, &too_large())),
         ("/order", post("/order", "text/plain", None, ORDER)),
         ("/order", post("/order", JSON, None, "{}")),
-        ("/order/{id}", get_as(&one, None)),
-        ("/order/{id}", get_as(&one, Some(&receipt))),
-        ("/order/{id}", get_as(&one, Some("shop_receipt_x"))),
-        ("/order/{id}", get_as(&none, None)),
+        (
+            "/order",
+            known.with_cookie(post("/order", JSON, None, ORDER)),
+        ),
+        (
+            "/order",
+            known.cross_site(post("/order", JSON, None, ORDER)),
+        ),
+        ("/order/{id}", get_as(&known.order, None)),
+        ("/order/{id}", get_as(&known.order, Some(&known.receipt))),
+        ("/order/{id}", get_as(&known.order, Some("shop_receipt_x"))),
+        ("/order/{id}", get_as(&unknown, None)),
+        ("/order/{id}", get_as(&known.owned, Some(&known.ended))),
         ("/orders", get_as("/orders?limit=1", Some(TOKEN))),
         ("/orders", get_as("/orders", Some(TOKEN))),
         ("/orders", get_as("/orders?limit=0", Some(TOKEN))),
         ("/orders", get_as("/orders", None)),
+    ]
+}
+
+fn service_rows() -> Vec<Row> {
+    let metrics = get_as("/metrics", Some(TOKEN));
+    let open_metrics = with(metrics, "accept", "application/openmetrics-text");
+    vec![
         ("/gtg", get_as("/gtg", None)),
         ("/gtg", get_as("/gtg?details", None)),
+        ("/gtg", get_as("/gtg?details", Some(TOKEN))),
         ("/version", get_as("/version", None)),
         ("/metrics", get_as("/metrics", Some(TOKEN))),
         ("/metrics", get_as("/metrics", None)),
-        ("/gtg", get_as("/gtg?details", Some(TOKEN))),
-        ("/metrics", open),
+        ("/metrics", open_metrics),
         ("/openapi.json", get_as("/openapi.json", None)),
-        ("/candidates", get_as("/candidates", None)),
-        ("/candidate/{name}", get_as("/candidate/Ada", None)),
-        ("/candidate/{name}", post("/candidate/Ada", FORM, None, "x")),
-        ("/candidate/{name}", get_as("/candidate/Ada", None)),
-        (
-            "/candidate/{name}",
-            post("/candidate/a%2Fb", FORM, None, "x"),
-        ),
-        ("/candidate/{name}", post(&long, FORM, None, "")),
-        ("/candidates", get_as("/candidates", None)),
         ("/", get_as("/", None)),
         ("/shop.css", get_as("/shop.css", None)),
         ("/shop.js", get_as("/shop.js", None)),
         ("/shop.svg", get_as("/shop.svg", None)),
         ("/account.js", get_as("/account.js", None)),
+    ]
+}
+
+/// Before and after there is a candidate.
+fn candidate_rows() -> Vec<Row> {
+    let long = format!("/candidate/{}", "x".repeat(3000));
+    let two_parts = "/candidate/a%2Fb";
+    vec![
+        ("/candidates", get_as("/candidates", None)),
+        ("/candidate/{name}", get_as("/candidate/Ada", None)),
+        ("/candidate/{name}", post("/candidate/Ada", FORM, None, "x")),
+        ("/candidate/{name}", get_as("/candidate/Ada", None)),
+        ("/candidate/{name}", post(two_parts, FORM, None, "x")),
+        ("/candidate/{name}", post(&long, FORM, None, "")),
+        ("/candidates", get_as("/candidates", None)),
+    ]
+}
+
+/// Registers, logs in, logs out, guesses.
+fn account_rows(known: &Known) -> Vec<Row> {
+    let mut rows = vec![
         ("/account/orders", get_as("/account/orders", None)),
         ("/session", get_as("/session", None)),
-    ];
-    // Accounts: register, log in, log out, guess.
-    let somebodys = format!("/order/{}", somebodys.id);
-    let ended = SessionToken::new().unwrap();
-    let cookie = format!("shop_session={}", ended.reveal());
-    let with = |mut request: Request, name: &'static str, value: &str| {
-        let value = HeaderValue::from_str(value).unwrap();
-        request.headers_mut().insert(name, value);
-        request
-    };
-    let cross_site = |request| {
-        let request = with(request, "cookie", &cookie);
-        with(request, "sec-fetch-site", "cross-site")
-    };
-    let log_out = || Request::delete("/session").body(Body::empty()).unwrap();
-    requests.extend([
-        (
-            "/order",
-            with(post("/order", JSON, None, ORDER), "cookie", &cookie),
-        ),
-        ("/order", cross_site(post("/order", JSON, None, ORDER))),
-        ("/order/{id}", get_as(&somebodys, Some(ended.reveal()))),
         ("/session", log_out()),
-        ("/session", cross_site(log_out())),
-    ]);
+        ("/session", known.cross_site(log_out())),
+    ];
     let eve = ADA.replace("ada", "eve");
     for (path, credentials, times) in [("/account", ADA, 25), ("/session", &eve, 12)] {
-        requests.extend([
+        rows.extend([
             (path, post(path, JSON, None, ADA)),
             (path, post(path, JSON, None, "nonsense")),
-            (path, cross_site(post(path, JSON, None, ADA))),
+            (path, known.cross_site(post(path, JSON, None, ADA))),
             (path, endless(path)),
-            (path, post(path, JSON, None, &huge)),
+            (path, post(path, JSON, None, &too_large())),
             (path, post(path, FORM, None, "login=ada")),
             (path, post(path, JSON, None, r#"{"login":"ada"}"#)),
         ]);
-        requests.extend((0..times).map(|_| (path, post(path, JSON, None, credentials))));
+        rows.extend((0..times).map(|_| (path, post(path, JSON, None, credentials))));
     }
-    for (path, request) in requests {
-        let method = request.method().as_str().to_lowercase();
-        let real = request.uri().clone();
-        let answer = ask(&router, request).await;
-        seen.insert(judge(&document, path, &method, &answer));
-        // A browser that has the current copy gets 304.
-        if let Some(tag) = answer.headers.get("etag") {
-            let mut again = get_as(&real.to_string(), None);
-            again.headers_mut().insert("if-none-match", tag.clone());
-            let answer = ask(&router, again).await;
-            seen.insert(judge(&document, path, "get", &answer));
-        }
-    }
+    rows
+}
 
-    let with_bearer = ADA.replace('}', r#","bearer":true}"#);
-    let session = ask(&router, post("/session", JSON, None, &with_bearer)).await;
-    seen.insert(judge(&document, "/session", "post", &session));
-    let token = session.json()["token"].as_str().unwrap().to_owned();
-    for (path, query) in [
-        ("/session", ""),
-        ("/account/orders", ""),
-        ("/account/orders", "?limit=0"),
-    ] {
-        let request = get_as(&format!("{path}{query}"), Some(&token));
-        let answer = ask(&router, request).await;
-        seen.insert(judge(&document, path, "get", &answer));
-    }
+/// With the token of a session.
+fn session_rows(token: &str) -> Vec<Row> {
+    let history = |query: &str| get_as(&format!("/account/orders{query}"), Some(token));
+    vec![
+        ("/session", get_as("/session", Some(token))),
+        ("/account/orders", history("")),
+        ("/account/orders", history("?limit=0")),
+    ]
+}
 
-    // The same service with a store that hangs, without an operator, and ready.
-    let (router, _) = stuck();
-    for (path, request) in [
+/// For a service whose store hangs.
+fn rows_without_a_store(known: &Known, token: &str) -> Vec<Row> {
+    vec![
         ("/order", post("/order", JSON, None, ORDER)),
-        ("/order/{id}", get_as(&one, None)),
+        ("/order/{id}", get_as(&known.order, None)),
         ("/orders", get_as("/orders", Some(TOKEN))),
         ("/gtg", get_as("/gtg", None)),
         ("/account", post("/account", JSON, None, ADA)),
         ("/session", post("/session", JSON, None, ADA)),
-        ("/session", get_as("/session", Some(&token))),
-        ("/session", with(log_out(), "cookie", &cookie)),
-        ("/account/orders", get_as("/account/orders", Some(&token))),
-    ] {
+        ("/session", get_as("/session", Some(token))),
+        ("/session", known.with_cookie(log_out())),
+        ("/account/orders", get_as("/account/orders", Some(token))),
+    ]
+}
+
+/// Judges the response to each row of a table, and to a second request by a browser that has the response.
+async fn judge_all(
+    router: &Router,
+    document: &Value,
+    table: &str,
+    rows: Vec<Row>,
+) -> BTreeSet<Documented> {
+    let mut seen = BTreeSet::new();
+    for (number, (path, request)) in rows.into_iter().enumerate() {
+        let row = format!("{table}, row {number}");
         let method = request.method().as_str().to_lowercase();
-        let answer = ask(&router, request).await;
-        assert_eq!(answer.status, 503, "{path}");
-        seen.insert(judge(&document, path, &method, &answer));
+        let real = request.uri().to_string();
+        let answer = ask(router, request).await;
+        seen.insert(judge(document, &row, path, &method, &answer));
+        if let Some(tag) = answer.headers.get("etag") {
+            let again = with(get_as(&real, None), "if-none-match", tag.to_str().unwrap());
+            let answer = ask(router, again).await;
+            seen.insert(judge(document, &row, path, "get", &answer));
+        }
     }
-    let store = std::sync::Arc::new(MemoryStore::default());
-    let (router, shop) = over(store, RawSettings::default());
-    let answer = ask(&router, get_as("/orders", None)).await;
-    seen.insert(judge(&document, "/orders", "get", &answer));
-    let answer = ask(&router, get_as("/metrics", None)).await;
-    seen.insert(judge(&document, "/metrics", "get", &answer));
-    let mut changes = shop.readiness.changes();
-    let watching = tokio::spawn(shop.readiness.clone().probe_forever(shop.store.clone()));
-    changes.changed().await.unwrap();
-    for path in ["/gtg", "/gtg?details"] {
-        let answer = ask(&router, get_as(path, None)).await;
-        assert_eq!(answer.status, 200, "{path}");
-        seen.insert(judge(&document, "/gtg", "get", &answer));
+    seen
+}
+
+#[tokio::test(start_paused = true)]
+async fn documented_and_actual_responses_are_the_same() {
+    let (router, shop) = everything_on();
+    let known = Known::place(&router, &shop).await;
+    let document = ask(&router, get_as("/openapi.json", None)).await.json();
+    let mut seen = BTreeSet::new();
+    for (table, rows) in [
+        ("orders", order_rows(&known)),
+        ("service", service_rows()),
+        ("candidates", candidate_rows()),
+        ("accounts", account_rows(&known)),
+    ] {
+        seen.extend(judge_all(&router, &document, table, rows).await);
     }
-    watching.abort();
+    let with_bearer = ADA.replace('}', r#","bearer":true}"#);
+    let session = ask(&router, post("/session", JSON, None, &with_bearer)).await;
+    seen.insert(judge(&document, "log in", "/session", "post", &session));
+    let token = session.json()["token"].as_str().unwrap().to_owned();
+    seen.extend(judge_all(&router, &document, "session", session_rows(&token)).await);
+
+    let (router, _) = stuck();
+    let rows = rows_without_a_store(&known, &token);
+    let unavailable = judge_all(&router, &document, "without a store", rows).await;
+    for (path, method, status) in &unavailable {
+        assert_eq!(*status, 503, "without a store: {method} {path}");
+    }
+    seen.extend(unavailable);
+    seen.extend(without_an_operator(&document).await);
 
     for ((path, method), operation) in operations(&document) {
         for status in operation["responses"].as_object().unwrap().keys() {
@@ -391,6 +458,26 @@ async fn documented_and_actual_responses_are_the_same() {
             assert!(seen.contains(&written), "{written:?} is never given");
         }
     }
+}
+
+/// The responses of a service without an operator, and of one that is ready.
+async fn without_an_operator(document: &Value) -> BTreeSet<Documented> {
+    let store = std::sync::Arc::new(MemoryStore::default());
+    let (router, shop) = over(store, RawSettings::default());
+    let rows = vec![
+        ("/orders", get_as("/orders", None)),
+        ("/metrics", get_as("/metrics", None)),
+    ];
+    let mut seen = judge_all(&router, document, "without an operator", rows).await;
+    let mut changes = shop.readiness.changes();
+    let watching = tokio::spawn(shop.readiness.clone().probe_forever(shop.store.clone()));
+    changes.changed().await.unwrap();
+    let rows = ["/gtg", "/gtg?details"].map(|path| ("/gtg", get_as(path, None)));
+    let ready = judge_all(&router, document, "ready", rows.into()).await;
+    assert!(ready.iter().all(|(.., status)| *status == 200), "{ready:?}");
+    seen.extend(ready);
+    watching.abort();
+    seen
 }
 
 /// The service accepts what the schema accepts, field by field.

@@ -276,23 +276,27 @@ async fn a_failing_disk_is_reported_and_used_again_later() {
     let store = store(folder.path());
     let mut kept = vec![place(&store).await];
     let injected = store.handle.injected();
-    for failing in [&injected.sync_fails, &injected.write_fails] {
+    for (name, failing) in [
+        ("sync", &injected.sync_fails),
+        ("write", &injected.write_fails),
+    ] {
         failing.store(true, Ordering::Release);
         let error = refusal(&store).await;
         assert!(
             error.contains("write to") && error.contains("os error 5"),
-            "{error}"
+            "{name}: {error}"
         );
         assert!(
             store.probe().await.is_err(),
-            "it must not report ready meanwhile"
+            "{name}: it must not report ready meanwhile"
         );
         refusal(&store).await;
         failing.store(false, Ordering::Release);
         recovered(&store).await;
         kept.push(place(&store).await);
         for order in &kept {
-            assert_eq!(store.get(order.id).await.unwrap().as_ref(), Some(order));
+            let found = store.get(order.id).await.unwrap();
+            assert_eq!(found.as_ref(), Some(order), "{name}");
         }
     }
 }

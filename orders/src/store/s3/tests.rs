@@ -275,9 +275,10 @@ async fn an_order_that_is_completed_late_is_followed() {
         follower.missed_none(&[order.id], false);
         follower.seen.clear();
         let kept = store.create(&claimed(&clock)).await.unwrap();
-        assert_eq!(kept, Kept::Before(first.order.id));
+        assert_eq!(kept, Kept::Before(first.order.id), "round {round}");
         follower.poll(&store, 1).await;
-        assert_eq!(follower.saw(first.order.id), usize::from(round == 1));
+        let times = follower.saw(first.order.id);
+        assert_eq!(times, usize::from(round == 1), "round {round}");
     }
 }
 
@@ -292,13 +293,13 @@ async fn an_order_with_an_old_id_is_refused() {
         let order = contract::order_by(&wrong, "Ada");
         let refused = store.create(&order.clone().into()).await;
         let Err(CreateError::NotKept(error)) = refused else {
-            panic!("{refused:?}");
+            panic!("{hours} h: {refused:?}");
         };
         assert!(
             error.to_string().contains("this host's clock was wrong"),
-            "{error}"
+            "{hours} h: {error}"
         );
-        assert_eq!(store.get(order.id).await.unwrap(), None);
+        assert_eq!(store.get(order.id).await.unwrap(), None, "{hours} h");
     }
     // Wrong when the order starts, and corrected before a successful attempt. What was signed by the wrong
     // clock S3 refuses itself, however often it is sent.
@@ -384,7 +385,7 @@ async fn a_notice_without_an_order_is_dropped_in_the_end() {
     let (now, mins) = (jiff::Timestamp::now(), jiff::SignedDuration::from_mins);
     for ahead in [mins(14), -mins(14), -mins(400 * 24 * 60)] {
         store.clock.set_ahead(ahead);
-        assert!(!store.is_due(order.id, now).await.unwrap());
+        assert!(!store.is_due(order.id, now).await.unwrap(), "{ahead}");
         let there = client.head(&store.notice_key(order.id)).await;
         there.unwrap_or_else(|error| panic!("{ahead}: {error}"));
     }

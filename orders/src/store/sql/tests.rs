@@ -180,24 +180,32 @@ async fn a_transaction_that_ends_late_is_waited_for(server: &Server) {
         for _ in 0..2 {
             follower.poll(&store, 2).await;
         }
-        assert_eq!(follower.saw(late), 0);
+        assert_eq!(follower.saw(late), 0, "commits: {commits}");
         assert!(
             ids.iter().all(|id| follower.saw(*id) == 2),
-            "shown again while it is open"
+            "commits: {commits}; shown again while it is open"
         );
         slow.run(if commits { "COMMIT" } else { "ROLLBACK" })
             .await
             .unwrap();
         follower.seen.clear();
         follower.poll(&store, 2).await;
-        assert_eq!(follower.saw(late), usize::from(commits));
+        assert_eq!(
+            follower.saw(late),
+            usize::from(commits),
+            "commits: {commits}"
+        );
         if !commits {
             clerk.run(age).await.unwrap();
             follower.poll(&store, 2).await;
         }
         follower.seen.clear();
         follower.poll(&store, 2).await;
-        assert_eq!(follower.seen, [], "nothing is open any more");
+        assert_eq!(
+            follower.seen,
+            [],
+            "commits: {commits}; nothing is open any more"
+        );
     }
     // An order that was deleted by hand leaves a gap with no open transaction.
     let last = insert_plainly(&mut *slow, "Deleted").await;
