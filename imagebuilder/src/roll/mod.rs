@@ -10,6 +10,7 @@ pub(crate) mod drive;
 #[cfg(test)]
 mod fake;
 mod history;
+mod journals;
 pub(crate) mod limits;
 pub(crate) mod observe;
 pub(crate) mod plan;

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use contract::names;
+use contract::names::{self, Pointer};
 use contract::registry::{Record, Verdict};
 
+use super::before::Pointed;
 use super::plan::{Direction, GateVerdict, Goal, Target};
 use super::view::{FleetView, Launchable, Launches, Member, RecordView, Size, TemplateUse};
 use crate::exit::{Exit, Failure};
+use crate::pointers;
 use cloud::ids::{GroupName, ImageId, ImageName, InstanceId};
 use cloud::{
     Answer, Cloud, DEFAULT_DRAIN_SECONDS, Group, GroupLaunches, GroupMember, Image, ImageState,
@@ -117,6 +119,29 @@ pub(crate) fn no_group(cloud: &Cloud, name: &GroupName) -> Failure {
             cloud.region
         ))
         .hint("correct fleet.group in the configuration, or the region")
+}
+
+/// The group's launch template was deleted: nothing can be launched, forward or back.
+pub(crate) fn template_gone(group: &GroupName, id: &str, name: &str) -> Failure {
+    Exit::Refused
+        .error(format!(
+            "group {group} launches from launch template {name} ({id}), which does not exist any more"
+        ))
+        .hint(
+            "see the members: imagebuilder status\ncreate the template again, and give the group a version of it \
+             (aws autoscaling update-auto-scaling-group)",
+        )
+}
+
+/// The pointers that matter to a rollback.
+///
+/// # Errors
+/// When one cannot be read.
+pub(crate) async fn pointed(cloud: &Cloud, image: &ImageName) -> Result<Pointed> {
+    Ok(Pointed {
+        current: pointers::read(cloud, image, Pointer::Current).await?,
+        previous: pointers::read(cloud, image, Pointer::Previous).await?,
+    })
 }
 
 /// The longest deregistration delay; AWS's default where the caller may not read it.

@@ -1,8 +1,10 @@
 //! An active refresh, and what the ledger records of it for the commands that start or resume it.
 
-use super::limits::Limits;
-use super::plan::{Direction, Target};
-use super::view::TemplateRef;
+use super::RollContext;
+use super::before::{self, Recorded};
+use super::limits::{Limits, limits};
+use super::plan::{Direction, Target, preferences};
+use super::view::{FleetView, Launches, Refresh, TemplateRef};
 
 /// The ledger's keys for what a later `roll watch` or `roll rollback` needs.
 pub(crate) mod fact {
@@ -35,6 +37,35 @@ pub(crate) struct RefreshRun {
     pub(crate) direction: Direction,
     /// How long it is watched, and how long its verification may take.
     pub(crate) limits: Limits,
+}
+
+impl RefreshRun {
+    /// A refresh as something to watch: its target with the image in it, and the version that it replaces.
+    pub(crate) fn of(
+        context: &RollContext<'_>,
+        view: &FleetView,
+        refresh: &Refresh,
+        recorded: Option<&Recorded>,
+        direction: Direction,
+    ) -> Option<Self> {
+        let Launches::Template(template) = &view.launches else {
+            return None;
+        };
+        let desired = refresh.desired.as_ref()?;
+        let version = template.version(desired.version)?;
+        (template.id == desired.id).then_some(())?;
+        Some(Self {
+            refresh: refresh.id.clone(),
+            target: Target {
+                template_id: template.id.clone(),
+                version: desired.version,
+                image: version.image.literal()?.clone(),
+            },
+            previous: before::origin(template, refresh, recorded),
+            direction,
+            limits: limits(view, context.settings, &preferences(view, context.settings)),
+        })
+    }
 }
 
 impl Target {

@@ -1,0 +1,37 @@
+//! The arguments of `roll` and `roll rollback`.
+
+use super::super::plan::Consent;
+use cloud::ids::ImageId;
+
+/// The arguments of `roll`.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    /// The image; the pointer `candidate` when left out.
+    pub(crate) image: Option<ImageId>,
+    /// Risks that were accepted by flags.
+    pub(crate) consents: Vec<Consent>,
+    /// What to do when another refresh is active.
+    pub(crate) busy: Busy,
+    /// How far to go.
+    pub(crate) extent: Extent,
+}
+
+/// What to do when another refresh is active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Busy {
+    /// End with exit code 16.
+    Refuse,
+    /// Wait until it is over, then plan.
+    Wait,
+    /// Watch it as if this run had started it, if its target is the same image.
+    Adopt,
+}
+
+/// How far to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Print the plan and stop.
+    Plan,
+    /// Carry it out.
+    Whole,
+}
