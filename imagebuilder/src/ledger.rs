@@ -7,7 +7,9 @@
 //! Rule: an id gets in only as an [`Owned`], never as text. Ids that an earlier release recorded are not trusted: they
 //! came from Packer's output.
 
-use std::collections::BTreeMap;
+mod earlier;
+mod records;
+
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,15 +17,23 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use self::earlier::Earlier;
+pub(crate) use self::records::{
+    BakeRecord, ChannelVersions, Direction, Former, RollRecord, Target,
+};
 use crate::exit::Exit;
 use crate::lock::Lock;
 use cloud::ids::RunId;
 use cloud::{Owned, TemplateRef};
 
 /// The schema this program writes.
-const SCHEMA: u32 = 2;
-/// The oldest one it reads. In 1, ids were taken from Packer's output.
+const SCHEMA: u32 = 3;
+/// The oldest one it reads.
 const OLDEST: u32 = 1;
+/// The first one with ids that are the run's own; before, they were taken from Packer's output.
+const OWN_IDS: u32 = 2;
+/// The first one with typed records of a roll and a bake; before, they were texts under keys.
+const RECORDS: u32 = 3;
 const JOURNAL: &str = "ledger.json";
 const LOCK: &str = "lock";
 const PACKER_LOCK: &str = "packer.lock";
@@ -135,9 +145,18 @@ pub(crate) struct Journal {
     /// deletes those that nothing uses any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) template_versions: Vec<Owned<TemplateRef>>,
-    /// Whatever else a later command must know, for example the id of a refresh.
-    #[serde(default)]
-    pub(crate) facts: BTreeMap<String, String>,
+    /// What a roll records for the commands that resume or reverse it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) roll: Option<RollRecord>,
+    /// What a bake records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bake: Option<BakeRecord>,
+}
+
+/// The part of a journal that every schema has.
+#[derive(Deserialize)]
+struct Form {
+    schema: u32,
 }
 
 /// The journal of a run that this process owns: while it is open, no other process changes the run.
@@ -250,7 +269,8 @@ impl Journal {
             steps: Vec::new(),
             things: Vec::new(),
             template_versions: Vec::new(),
-            facts: BTreeMap::new(),
+            roll: None,
+            bake: None,
         }
     }
 }
@@ -440,9 +460,37 @@ impl Ledger {
         self.write()
     }
 
-    /// Records a fact.
-    pub(crate) fn fact(&mut self, key: &str, value: impl Into<String>) -> anyhow::Result<()> {
-        self.journal.facts.insert(key.to_owned(), value.into());
+    /// Records a roll, in place of an earlier one of this run: a rollback after a failed smoke test is of the same run.
+    pub(crate) fn begin_roll(&mut self, record: RollRecord) -> anyhow::Result<()> {
+        self.journal.roll = Some(record);
+        self.write()
+    }
+
+    /// Changes the record of the roll, if there is one.
+    pub(crate) fn update_roll(
+        &mut self,
+        change: impl FnOnce(&mut RollRecord),
+    ) -> anyhow::Result<()> {
+        if let Some(roll) = &mut self.journal.roll {
+            change(roll);
+        }
+        self.write()
+    }
+
+    /// Records a bake.
+    pub(crate) fn begin_bake(&mut self, record: BakeRecord) -> anyhow::Result<()> {
+        self.journal.bake = Some(record);
+        self.write()
+    }
+
+    /// Changes the record of the bake, if there is one.
+    pub(crate) fn update_bake(
+        &mut self,
+        change: impl FnOnce(&mut BakeRecord),
+    ) -> anyhow::Result<()> {
+        if let Some(bake) = &mut self.journal.bake {
+            change(bake);
+        }
         self.write()
     }
 
@@ -498,27 +546,37 @@ impl Ledger {
 
 fn read(path: &Path) -> anyhow::Result<Journal> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    let mut journal: Journal =
-        serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))?;
+    parse(&text).with_context(|| format!("read {}", path.display()))
+}
+
+/// A journal of any schema that this program knows, in its current form.
+fn parse(text: &str) -> anyhow::Result<Journal> {
+    // First: a later schema may have another shape.
+    let Form { schema } = serde_json::from_str(text)?;
     anyhow::ensure!(
-        (OLDEST..=SCHEMA).contains(&journal.schema),
-        "{} has schema {}, this program knows {OLDEST} to {SCHEMA}",
-        path.display(),
-        journal.schema
+        (OLDEST..=SCHEMA).contains(&schema),
+        "it has schema {schema}, this program knows {OLDEST} to {SCHEMA}"
     );
-    if journal.schema < SCHEMA {
+    let mut journal: Journal = serde_json::from_str(text)?;
+    if schema < OWN_IDS {
         // Found by its tag or not at all.
         for thing in &mut journal.things {
             thing.id = None;
         }
-        journal.schema = SCHEMA;
     }
+    if schema < RECORDS {
+        let earlier: Earlier = serde_json::from_str(text)?;
+        journal.roll = earlier.roll();
+        journal.bake = earlier.bake();
+    }
+    journal.schema = SCHEMA;
     Ok(journal)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cloud::ids::Digest;
 
     fn begun(runs: &Path, run: &str) -> Ledger {
         Ledger::begin(
@@ -634,7 +692,7 @@ mod tests {
         let path = runs.path().join("r1").join(JOURNAL);
         let text = std::fs::read_to_string(&path)
             .unwrap()
-            .replace("\"schema\": 2", "\"schema\": 9");
+            .replace(&format!("\"schema\": {SCHEMA}"), "\"schema\": 9");
         std::fs::write(&path, &text).unwrap();
         let unreadable = unreadable(runs.path());
         assert!(unreadable.why.contains("schema 9"), "{}", unreadable.why);
@@ -658,7 +716,7 @@ mod tests {
         let path = runs.path().join("r1").join(JOURNAL);
         let text = std::fs::read_to_string(&path)
             .unwrap()
-            .replace("\"schema\": 2", "\"schema\": 1");
+            .replace(&format!("\"schema\": {SCHEMA}"), "\"schema\": 1");
         std::fs::write(&path, text).unwrap();
         let found = Ledger::all(runs.path()).unwrap();
         let [Found::Dead(dead)] = &found[..] else {
@@ -666,5 +724,129 @@ mod tests {
         };
         assert_eq!(dead.ever(Kind::Image).count(), 0);
         assert_eq!(dead.open_things()[0].name, "shop-1");
+    }
+
+    /// A journal of an earlier schema with these facts.
+    fn literal(schema: u32, verb: &str, facts: &str) -> String {
+        format!(
+            r#"{{
+                "schema": {schema}, "run": "r1", "verb": "{verb}", "image": "shop", "region": "us-east-1",
+                "began": "2026-01-02T03:04:05Z", "outcome": null,
+                "steps": [{{"step": "refresh", "began": "2026-01-02T03:04:06Z"}}],
+                "things": [{{"kind": "image", "name": "shop-1", "id": "ami-9", "state": "exists"}}],
+                "facts": {facts}
+            }}"#
+        )
+    }
+
+    #[test]
+    fn facts_of_earlier_schemas_become_records() {
+        let target = |version: u64| Target {
+            template_id: "lt-1".into(),
+            version,
+            image: format!("ami-{version}").parse().unwrap(),
+        };
+        let started = RollRecord {
+            group: "shop".parse().unwrap(),
+            direction: Direction::Forward,
+            previous: Some(target(7)),
+            target: Some(target(8)),
+            intended: Some("2026-01-02T03:04:06Z".parse().unwrap()),
+            refresh: Some("r-1".into()),
+            stopped: None,
+        };
+        let prepared = RollRecord {
+            target: None,
+            intended: None,
+            refresh: None,
+            ..started.clone()
+        };
+        let back = RollRecord {
+            direction: Direction::Back,
+            stopped: Some("the smoke test failed: 503".into()),
+            ..started.clone()
+        };
+        let digest = |digit: &str| Digest::parse(digit.repeat(64)).unwrap();
+        let bake = BakeRecord {
+            digest: digest("a"),
+            inputs: [("source".to_owned(), digest("b"))].into(),
+            channel: None,
+            candidate_before: None,
+        };
+        let published = BakeRecord {
+            channel: Some(ChannelVersions {
+                root: 1,
+                timestamp: 4,
+                snapshot: 3,
+                targets: 2,
+            }),
+            candidate_before: Some(Former::Image("ami-8".parse().unwrap())),
+            ..bake.clone()
+        };
+        let first = BakeRecord {
+            candidate_before: Some(Former::None),
+            ..bake.clone()
+        };
+        let refresh = r#""target": "lt-1:8:ami-8", "refresh-intended": "2026-01-02T03:04:06Z", "refresh": "r-1""#;
+        let previous = r#""group": "shop", "previous": "lt-1:7:ami-7""#;
+        let inputs = format!(
+            r#""digest": "{}", "input source": "{}""#,
+            digest("a"),
+            digest("b")
+        );
+        let rolls = [
+            (
+                "started",
+                format!("{{{previous}, {refresh}}}"),
+                Some(started),
+            ),
+            ("prepared", format!("{{{previous}}}"), Some(prepared)),
+            (
+                "back",
+                format!(
+                    r#"{{{previous}, {refresh}, "back": "yes", "stopped": "the smoke test failed: 503"}}"#
+                ),
+                Some(back),
+            ),
+            ("nothing yet", "{}".to_owned(), None),
+        ];
+        let bakes = [
+            ("begun", format!("{{{inputs}}}"), Some(bake)),
+            (
+                "published",
+                format!(
+                    r#"{{{inputs}, "channel": "root 1, timestamp 4, snapshot 3, targets 2", "candidate-before": "ami-8"}}"#
+                ),
+                Some(published),
+            ),
+            (
+                "the first bake",
+                format!(r#"{{{inputs}, "candidate-before": ""}}"#),
+                Some(first),
+            ),
+        ];
+        for schema in [1, 2] {
+            for (name, facts, want) in &rolls {
+                let journal = parse(&literal(schema, "roll", facts)).unwrap();
+                assert_eq!(&journal.roll, want, "schema {schema}: {name}");
+                assert_eq!(journal.bake, None, "schema {schema}: {name}");
+            }
+            for (name, facts, want) in &bakes {
+                let journal = parse(&literal(schema, "bake", facts)).unwrap();
+                assert_eq!(&journal.bake, want, "schema {schema}: {name}");
+                assert_eq!(journal.roll, None, "schema {schema}: {name}");
+                let id = journal.things[0].id.as_ref().map(ToString::to_string);
+                assert_eq!(id.is_some(), schema == 2, "schema {schema}: {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_journal_is_written_in_the_current_schema() {
+        let facts = r#"{"group": "shop", "previous": "lt-1:7:ami-7", "target": "lt-1:8:ami-8"}"#;
+        let journal = parse(&literal(2, "roll", facts)).unwrap();
+        let text = serde_json::to_string_pretty(&journal).unwrap();
+        assert_eq!(parse(&text).unwrap(), journal);
+        insta::assert_snapshot!(text);
     }
 }

@@ -35,9 +35,10 @@ use crate::channel::verify::Verified;
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::image::{self, Origin};
-use crate::ledger::{ImageLock, Kind, Ledger, State};
+use crate::ledger::{BakeRecord, ChannelVersions, ImageLock, Kind, Ledger, State};
 use crate::output::Output;
 use crate::packer::Version;
+use crate::pointers;
 use crate::staging::{self, Staging, TEMPLATE};
 use crate::template::Facts;
 use cloud::ids::{Digest, ImageId, RunId};
@@ -111,7 +112,7 @@ struct Inputs {
     gate_user_data: Option<String>,
     digest: Digest,
     parts: Vec<(String, Digest)>,
-    channel: Option<String>,
+    channel: Option<ChannelVersions>,
 }
 
 impl Bake<'_> {
@@ -219,13 +220,12 @@ impl Bake<'_> {
         let _image_lock = ImageLock::take(&self.runs, name, &run)?;
         let mut ledger = Ledger::begin(&self.runs, run, "bake", name, &self.cloud.region)?;
         self.output.also_to(&ledger.folder().join("events.jsonl"))?;
-        ledger.fact("digest", digest.as_str())?;
-        for (label, part) in &parts {
-            ledger.fact(&format!("input {label}"), part.as_str())?;
-        }
-        if let Some(channel) = channel {
-            ledger.fact("channel", &channel)?;
-        }
+        ledger.begin_bake(BakeRecord {
+            digest: digest.clone(),
+            inputs: parts.into_iter().collect(),
+            channel,
+            candidate_before: None,
+        })?;
         match self
             .create(&staging, &source, &digest, gate_user_data, &mut ledger)
             .await
@@ -235,9 +235,9 @@ impl Bake<'_> {
         }
     }
 
-    /// Refuses an agent that the channel would replace at once, and stages the channel's metadata. Returns its versions as
-    /// text; `None` without a channel.
-    fn channel(&self, staging: &mut Staging) -> anyhow::Result<Option<String>> {
+    /// Refuses an agent that the channel would replace at once, and stages the channel's metadata. Returns its versions;
+    /// `None` without a channel.
+    fn channel(&self, staging: &mut Staging) -> anyhow::Result<Option<ChannelVersions>> {
         let (Some(settings), Some(verified)) = (&self.config.channel, self.channel) else {
             return Ok(None);
         };
@@ -253,13 +253,11 @@ impl Bake<'_> {
             jiff::Timestamp::now(),
         )?;
         staging.remember(channel::snapshot(verified));
-        let [root, timestamp, snapshot, targets] = verified.versions();
-        let versions =
-            format!("root {root}, timestamp {timestamp}, snapshot {snapshot}, targets {targets}");
+        let versions = ChannelVersions::of(verified);
         if let Some(version) = &agent {
             step.done(format!("{versions}; the agent is its release {version}"));
         } else {
-            step.done(&versions);
+            step.done(versions.to_string());
             self.output.warn(
                 "the agent of this image was never published in the channel: instances will replace it with the first release they receive",
             );
@@ -299,19 +297,14 @@ impl Bake<'_> {
         };
         found.retain(|image| image.state == ImageState::Available && same(image));
         found.sort_by(|a, b| b.created.cmp(&a.created));
-        let parameter = Pointer::Candidate.parameter(self.config.image.name.as_str());
-        let pointed = self
-            .cloud
-            .parameters
-            .parameter(&parameter)
-            .await?
-            .map(|parameter| parameter.value);
+        let name = &self.config.image.name;
+        let pointed = pointers::read(self.cloud, name, Pointer::Candidate).await?;
         let published = |image: &Image| {
             image
                 .tags
                 .get(tags::VERDICT)
                 .is_some_and(|verdict| verdict == "fit")
-                || pointed.as_deref() == Some(image.id.as_str())
+                || pointed.as_ref() == Some(&image.id)
         };
         for image in found.into_iter().filter(published) {
             if let Some(own) = OwnImage::by_tag(self.cloud, image).await? {

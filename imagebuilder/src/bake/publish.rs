@@ -9,7 +9,7 @@ use contract::tags;
 
 use crate::config::Config;
 use crate::exit::Exit;
-use crate::ledger::Ledger;
+use crate::ledger::{Former, Ledger};
 use crate::output::Step;
 use crate::pointers;
 use cloud::ids::{ImageId, ImageName, RunId, SnapshotId};
@@ -19,9 +19,6 @@ use cloud::{Cloud, Image, Owned, Tags};
 const READ_BACK: Duration = Duration::from_millis(250);
 /// A tag that is not visible after a minute was not set.
 const READ_BACKS: u32 = 240;
-/// The fact under which the pointer's former value is kept for the undo; empty when there was none.
-const BEFORE: &str = "candidate-before";
-
 /// An image that one of our runs made.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnImage {
@@ -78,18 +75,15 @@ pub(crate) async fn publish(
     let image = &own.image;
     let mut changed = Vec::new();
     changed.extend(share(cloud, config, image, step).await?);
-    let parameter = Pointer::Candidate.parameter(config.image.name.as_str());
-    let before = cloud
-        .parameters
-        .parameter(&parameter)
-        .await?
-        .map(|parameter| parameter.value);
-    if before.as_deref() != Some(image.id.as_str()) {
+    let name = &config.image.name;
+    let before = pointers::read(cloud, name, Pointer::Candidate).await?;
+    if before.as_ref() != Some(&image.id) {
         if let Some(ledger) = ledger {
-            ledger.fact(BEFORE, before.unwrap_or_default())?;
+            ledger.update_bake(|bake| bake.candidate_before = Some(Former::from(before)))?;
         }
+        let parameter = Pointer::Candidate.parameter(name.as_str());
         step.waiting(format!("pointing {parameter} at {}", image.id));
-        pointers::set(cloud, &config.image.name, Pointer::Candidate, &image.id).await?;
+        pointers::set(cloud, name, Pointer::Candidate, &image.id).await?;
         changed.push(format!("{parameter} points at {}", image.id));
     }
     if image
@@ -178,7 +172,8 @@ pub(crate) async fn undo(
     image: &Owned<ImageId>,
     ledger: &Ledger,
 ) -> anyhow::Result<()> {
-    let Some(before) = ledger.journal().facts.get(BEFORE) else {
+    let bake = ledger.journal().bake.as_ref();
+    let Some(before) = bake.and_then(|bake| bake.candidate_before.as_ref()) else {
         return Ok(());
     };
     let parameter = Pointer::Candidate.parameter(image_name.as_str());
@@ -186,8 +181,59 @@ pub(crate) async fn undo(
     let Some(ours) = now.and_then(|now| now.owned_with(image)) else {
         return Ok(());
     };
-    match ImageId::parse(before.as_str()) {
-        Ok(before) => pointers::set(cloud, image_name, Pointer::Candidate, &before).await,
-        Err(_) => Ok(cloud.parameters.delete(&ours).await?),
+    match before.image() {
+        Some(before) => pointers::set(cloud, image_name, Pointer::Candidate, before).await,
+        None => Ok(cloud.parameters.delete(&ours).await?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Found;
+    use cloud::testing::Fake;
+
+    /// As a bake of an earlier release recorded it.
+    fn ledger(runs: &std::path::Path, before: &str) -> Box<Ledger> {
+        let folder = runs.join("r1");
+        std::fs::create_dir_all(&folder).unwrap();
+        let digest = "a".repeat(64);
+        let text = format!(
+            r#"{{
+                "schema": 2, "run": "r1", "verb": "bake", "image": "shop", "region": "us-east-1",
+                "began": "2026-01-02T03:04:05Z", "outcome": null, "steps": [], "things": [],
+                "facts": {{"digest": "{digest}", "candidate-before": "{before}"}}
+            }}"#
+        );
+        std::fs::write(folder.join("ledger.json"), text).unwrap();
+        match Ledger::find(&folder).unwrap() {
+            Some(Found::Dead(ledger)) => ledger,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn undo_restores_the_pointer_of_a_schema_2_run() {
+        for (before, points_at, want) in [
+            ("ami-0", "ami-9", Some("ami-0")),
+            ("", "ami-9", None),
+            // Another run has published by now.
+            ("ami-0", "ami-7", Some("ami-7")),
+        ] {
+            let runs = tempfile::tempdir().unwrap();
+            let fake = Fake::default();
+            let parameter = "/imagebuilder/shop/candidate";
+            fake.aws()
+                .parameters
+                .insert(parameter.into(), points_at.into());
+            let own = Owned::for_test(ImageId::parse("ami-9").unwrap());
+            let name = ImageName::parse("shop").unwrap();
+            undo(&fake.cloud(), &name, &own, &ledger(runs.path(), before))
+                .await
+                .unwrap();
+            let aws = fake.aws();
+            let now = aws.parameters.get(parameter).map(String::as_str);
+            assert_eq!(now, want, "before {before:?}, points at {points_at}");
+        }
     }
 }

@@ -20,6 +20,7 @@ use super::verify::{self, Verified};
 use crate::config::{Channel, Config, Repository};
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::ledger::ChannelVersions;
 use crate::output::Output;
 use cloud::Cloud;
 
@@ -60,19 +61,11 @@ pub(crate) struct Outcome {
     /// Whether anything was written.
     pub(crate) changed: bool,
     /// Versions of root, timestamp, snapshot and targets.
-    pub(crate) versions: Versions,
+    pub(crate) versions: ChannelVersions,
 }
 
-/// Versions of the metadata.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Versions {
-    pub(crate) root: u64,
-    pub(crate) timestamp: u64,
-    pub(crate) snapshot: u64,
-    pub(crate) targets: u64,
-}
-
-impl Versions {
+impl ChannelVersions {
+    /// The versions of verified metadata.
     pub(crate) fn of(verified: &Verified) -> Self {
         let [root, timestamp, snapshot, targets] = verified.versions();
         Self {
@@ -203,7 +196,7 @@ impl ChannelSession {
         let Some(edit) = edit(&was.targets.signed)? else {
             return Ok(Outcome {
                 changed: false,
-                versions: Versions::of(&was),
+                versions: ChannelVersions::of(&was),
             });
         };
         let keys = &self.channel.keys;
@@ -218,7 +211,7 @@ impl ChannelSession {
         }
         Ok(Outcome {
             changed: true,
-            versions: Versions::of(&is),
+            versions: ChannelVersions::of(&is),
         })
     }
 

@@ -6,16 +6,16 @@ use tough::schema::{RoleType, Root};
 
 use super::keys::short;
 use super::root::keyids;
-use super::session::Versions;
 use super::verify::{Entry, Verified, fix};
 use super::waves::Shape;
+use crate::ledger::ChannelVersions;
 
 /// The whole view.
 #[derive(Debug, Serialize)]
 pub(crate) struct View {
     repository: String,
     url: String,
-    versions: Versions,
+    versions: ChannelVersions,
     roles: Vec<RoleView>,
     releases: Vec<ReleaseView>,
 }
@@ -90,7 +90,7 @@ pub(crate) fn view(
     lives: [u32; 4],
     now: Timestamp,
 ) -> View {
-    let versions = Versions::of(verified);
+    let versions = ChannelVersions::of(verified);
     let of = [
         versions.root,
         versions.targets,

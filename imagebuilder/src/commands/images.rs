@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::pointers;
 use cloud::ids::{ImageId, ImageName};
 use cloud::{Cloud, Image, ImageState, Search};
 
@@ -58,32 +59,28 @@ async fn rows(cloud: &Cloud, name: &ImageName) -> anyhow::Result<Vec<Row>> {
         .search(&Search::own_tagged(tags::IMAGE, name.as_str()))
         .await?;
     images.sort_by(|a, b| b.created.cmp(&a.created));
-    let mut pointers = Vec::new();
+    let mut pointing = Vec::new();
     for pointer in Pointer::ALL {
-        if let Some(parameter) = cloud
-            .parameters
-            .parameter(&pointer.parameter(name.as_str()))
-            .await?
-        {
-            pointers.push((parameter.value, pointer.to_string()));
+        if let Some(image) = pointers::read(cloud, name, pointer).await? {
+            pointing.push((image, pointer.to_string()));
         }
     }
     Ok(images
         .into_iter()
-        .map(|image| row(image, &pointers))
+        .map(|image| row(image, &pointing))
         .collect())
 }
 
-fn row(image: Image, pointers: &[(String, String)]) -> Row {
+fn row(image: Image, pointing: &[(ImageId, String)]) -> Row {
     let tag = |key: &str| image.tags.get(key).cloned();
     Row {
         verdict: tag(tags::VERDICT),
         digest: tag(tags::DIGEST),
         source: tag(tags::SOURCE_AMI),
         run: tag(tags::RUN),
-        pointers: pointers
+        pointers: pointing
             .iter()
-            .filter(|(id, _)| id == image.id.as_str())
+            .filter(|(id, _)| *id == image.id)
             .map(|(_, pointer)| pointer.clone())
             .collect(),
         state: match image.state {

@@ -8,22 +8,10 @@
 //!
 //! Pure: it makes no calls and changes nothing.
 
-use super::plan::Target;
+use super::plan::{Direction, Target};
 use super::view::{FleetView, Launches, Refresh, RefreshStatus, SavedVersion, TemplateUse};
+use crate::ledger::RollRecord;
 use cloud::ids::ImageId;
-
-/// What a run recorded of a refresh.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Recorded {
-    /// The refresh, if its id was received.
-    pub(crate) refresh: Option<String>,
-    /// Its target.
-    pub(crate) target: Target,
-    /// The version the group was saved on before the first change.
-    pub(crate) previous: Option<Target>,
-    /// Whether it was itself a rollback.
-    pub(crate) back: bool,
-}
 
 /// The pointers that matter to a rollback.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +44,7 @@ pub(crate) enum RollbackTarget {
 pub(crate) fn origin(
     template: &TemplateUse,
     refresh: &Refresh,
-    recorded: Option<&Recorded>,
+    recorded: Option<&RollRecord>,
 ) -> Option<Target> {
     saved(template)
         .filter(|saved| Some(saved.reference()) != refresh.desired)
@@ -93,7 +81,7 @@ pub(crate) fn unfinished(view: &FleetView) -> Option<&Refresh> {
 /// Decides. `recorded` lists what runs recorded of refreshes of this group, newest first.
 pub(crate) fn rollback_target(
     view: &FleetView,
-    recorded: &[Recorded],
+    recorded: &[RollRecord],
     pointed: &Pointed,
 ) -> RollbackTarget {
     if view.active_refresh().is_some() {
@@ -116,18 +104,16 @@ pub(crate) fn rollback_target(
         return RollbackTarget::Done(saved);
     }
     let moved = recorded.iter().find(|run| {
-        run.target.reference() == saved.reference()
-            && (run.back
-                || run
-                    .previous
-                    .as_ref()
-                    .is_some_and(|before| *before != run.target))
+        let target = run.target.as_ref();
+        target.is_some_and(|target| target.reference() == saved.reference())
+            && (run.direction == Direction::Back
+                || (run.previous.is_some() && run.previous != run.target))
     });
     if let Some(run) = moved {
-        return match &run.previous {
-            _ if run.back => RollbackTarget::Done(saved),
-            Some(previous) => RollbackTarget::Recorded(previous.clone()),
-            None => RollbackTarget::Unknown,
+        return match (run.direction, &run.previous) {
+            (Direction::Back, _) => RollbackTarget::Done(saved),
+            (Direction::Forward, Some(previous)) => RollbackTarget::Recorded(previous.clone()),
+            (Direction::Forward, None) => RollbackTarget::Unknown,
         };
     }
     match (&pointed.current, &pointed.previous) {
@@ -145,14 +131,18 @@ mod tests {
     use super::super::sample;
     use super::*;
     use cloud::TemplateRef;
+    use cloud::ids::GroupName;
 
-    fn recorded(refresh: &str, to: u64, from: Option<u64>, back: bool) -> Recorded {
+    fn recorded(refresh: &str, to: u64, from: Option<u64>, direction: Direction) -> RollRecord {
         let target = |number| sample::target(number, &format!("ami-{}", number - 6));
-        Recorded {
-            refresh: Some(refresh.to_owned()),
-            target: target(to),
+        RollRecord {
+            group: GroupName::parse("shop").unwrap(),
+            direction,
             previous: from.map(target),
-            back,
+            target: Some(target(to)),
+            intended: None,
+            refresh: Some(refresh.to_owned()),
+            stopped: None,
         }
     }
 
@@ -187,11 +177,11 @@ mod tests {
         let two = || sample::target(8, "ami-2");
         let one = || sample::target(7, "ami-1");
         let ami = |id| RollbackTarget::Pointed(sample::image(id));
-        let none: &[Recorded] = &[];
-        let rolled = &[recorded("r-1", 8, Some(7), false)][..];
+        let none: &[RollRecord] = &[];
+        let rolled = &[recorded("r-1", 8, Some(7), Direction::Forward)][..];
         let back = &[
-            recorded("r-2", 8, Some(9), true),
-            recorded("r-1", 9, Some(8), false),
+            recorded("r-2", 8, Some(9), Direction::Back),
+            recorded("r-1", 9, Some(8), Direction::Forward),
         ][..];
         let cases = [
             // (status, desired, runs, current, previous) → rollback
@@ -297,8 +287,8 @@ mod tests {
     #[test]
     fn a_run_to_the_same_version_is_no_version_before() {
         let runs = [
-            recorded("r-2", 8, Some(8), false),
-            recorded("r-1", 8, Some(7), false),
+            recorded("r-2", 8, Some(8), Direction::Forward),
+            recorded("r-1", 8, Some(7), Direction::Forward),
         ];
         let found = rollback_target(&view("Successful", 8), &runs, &Pointed::default());
         assert_eq!(found, RollbackTarget::Recorded(sample::target(7, "ami-1")));
@@ -308,7 +298,7 @@ mod tests {
     fn a_refresh_replaces_the_saved_or_the_recorded_version() {
         let mut fleet = view("InProgress", 9);
         let refresh = fleet.refresh.clone().unwrap();
-        let run = recorded("r-1", 9, Some(7), false);
+        let run = recorded("r-1", 9, Some(7), Direction::Forward);
         let template = sample::template(&mut fleet);
         assert_eq!(
             origin(template, &refresh, Some(&run)),

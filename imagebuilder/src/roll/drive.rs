@@ -14,7 +14,7 @@ use super::history::History;
 use super::limits::Limits;
 use super::observe::{Gaps, Known, Which};
 use super::plan::{Direction, Target};
-use super::run::{RefreshRun, fact};
+use super::run::RefreshRun;
 use super::smoke::Occasion;
 use super::verify::{self, Flaw, Flaws, Rounds, Verification};
 use super::view::{Lifecycle, Member, Refresh, RefreshStatus, Size};
@@ -389,7 +389,7 @@ impl Drive<'_, '_> {
             Err(error) => return Err(error.into()),
         }
         if let Some(ledger) = &mut self.ledger {
-            ledger.fact(fact::STOPPED, stopped_because(&cause))?;
+            ledger.update_roll(|roll| roll.stopped = Some(stopped_because(&cause)))?;
         }
         self.progress.stopped = Some(cause);
         Ok(())

@@ -5,11 +5,8 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::RollContext;
-use super::before::Recorded;
-use super::plan::Target;
-use super::run::fact;
 use super::view::Refresh;
-use crate::ledger::{Found, Journal, Ledger};
+use crate::ledger::{Found, Ledger, RollRecord};
 
 /// The journal of the run that started a refresh, unless its process is running or it ran elsewhere. A
 /// run killed before it received the refresh's id is found by the version that was its target.
@@ -18,65 +15,43 @@ pub(crate) fn journal_of(
     runs: &Path,
     refresh: &Refresh,
 ) -> Result<Option<Ledger>> {
-    let ours = Ledger::all(runs)?
-        .into_iter()
-        .rev()
-        .find_map(|found| match found {
-            Found::Alive(_) | Found::Unreadable(_) => None,
-            Found::Dead(ledger) => {
-                let facts = &ledger.journal().facts;
-                let group = facts
-                    .get(fact::GROUP)
-                    .is_some_and(|group| *group == context.settings.group.as_str());
-                let id = match facts.get(fact::REFRESH) {
-                    Some(id) => *id == refresh.id,
-                    None => {
-                        let target = recorded(ledger.journal(), fact::TARGET);
-                        facts.contains_key(fact::INTENDED)
-                            && target.map(|target| target.reference()) == refresh.desired
-                    }
-                };
-                (group && id).then_some(ledger)
-            }
-        });
-    let Some(mut ledger) = ours else {
+    let started = |roll: &RollRecord| match &roll.refresh {
+        Some(id) => *id == refresh.id,
+        None => {
+            let target = roll.target.as_ref().map(super::plan::Target::reference);
+            roll.intended.is_some() && target == refresh.desired
+        }
+    };
+    let found = ended(context, runs)?.find(|ledger| {
+        let roll = ledger.journal().roll.as_ref();
+        roll.is_some_and(started)
+    });
+    let Some(mut ledger) = found else {
         return Ok(None);
     };
-    ledger.fact(fact::REFRESH, refresh.id.as_str())?;
-    Ok(Some(*ledger))
+    ledger.update_roll(|roll| roll.refresh = Some(refresh.id.clone()))?;
+    Ok(Some(ledger))
 }
 
 /// The records of ended runs in this folder about refreshes of this group, newest first.
-pub(crate) fn all_recorded(context: &RollContext<'_>, runs: &Path) -> Result<Vec<Recorded>> {
+pub(crate) fn all_recorded(context: &RollContext<'_>, runs: &Path) -> Result<Vec<RollRecord>> {
+    Ok(ended(context, runs)?
+        .filter_map(|ledger| ledger.journal().roll.clone())
+        .collect())
+}
+
+/// The ended runs in this folder that rolled this group, newest first.
+fn ended(context: &RollContext<'_>, runs: &Path) -> Result<impl Iterator<Item = Ledger>> {
+    let group = &context.settings.group;
     Ok(Ledger::all(runs)?
         .into_iter()
         .rev()
         .filter_map(|found| match found {
             Found::Alive(_) | Found::Unreadable(_) => None,
-            Found::Dead(ledger) => Some(ledger),
+            Found::Dead(ledger) => Some(*ledger),
         })
-        .filter(|ledger| {
-            let group = ledger.journal().facts.get(fact::GROUP);
-            group.is_some_and(|group| *group == context.settings.group.as_str())
-        })
-        .filter_map(|ledger| recorded_of(ledger.journal()))
-        .collect())
-}
-
-/// A journal's record of a refresh; `None` when it has no target.
-pub(crate) fn recorded_of(journal: &Journal) -> Option<Recorded> {
-    Some(Recorded {
-        refresh: journal.facts.get(fact::REFRESH).cloned(),
-        target: recorded(journal, fact::TARGET)?,
-        previous: recorded(journal, fact::PREVIOUS),
-        back: journal.facts.contains_key(fact::BACK),
-    })
-}
-
-/// A target in a journal.
-fn recorded(journal: &Journal, name: &str) -> Option<Target> {
-    journal
-        .facts
-        .get(name)
-        .and_then(|text| Target::from_record(text))
+        .filter(move |ledger| {
+            let roll = ledger.journal().roll.as_ref();
+            roll.is_some_and(|roll| roll.group == *group)
+        }))
 }

@@ -18,6 +18,7 @@ use super::view::{
     SavedVersion, TemplateUse,
 };
 use crate::config::Settings;
+pub(crate) use crate::ledger::{Direction, Target};
 use cloud::Preferences;
 use cloud::ids::{GroupName, ImageId, InstanceId};
 
@@ -34,15 +35,6 @@ pub(crate) struct Goal {
     pub(crate) version: Option<u64>,
     /// Whether it is a new release or a rollback.
     pub(crate) direction: Direction,
-}
-
-/// The direction of a roll.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Direction {
-    /// To a new release: with checkpoints, alarms and tests, and rolled back when it fails.
-    Forward,
-    /// A rollback: without pauses, and never itself rolled back. The image has served before, so it needs no consent.
-    Back,
 }
 
 /// Whether an image went through the gate.
@@ -96,17 +88,6 @@ pub(crate) enum RefusalKind {
     Preflight,
     /// Another refresh of this id is active: waiting or adopting is possible.
     RefreshActive(String),
-}
-
-/// A launch-template version and the image it carries.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    /// `lt-…`.
-    pub(crate) template_id: String,
-    /// The version's number.
-    pub(crate) version: u64,
-    /// The literal image in it.
-    pub(crate) image: ImageId,
 }
 
 /// Where the target version comes from.

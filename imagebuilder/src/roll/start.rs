@@ -6,14 +6,12 @@
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 
-use super::plan::{
-    Consent, Decision, Direction, Goal, Plan, RefusalKind, Target, Version, plan as decide,
-};
-use super::run::{RefreshRun, fact};
+use super::plan::{Consent, Decision, Goal, Plan, RefusalKind, Target, Version, plan as decide};
+use super::run::RefreshRun;
 use super::view::{FleetView, Launches, OURS, Refresh, SavedVersion};
 use super::{RollContext, observe};
 use crate::exit::{Exit, Failure};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, RollRecord};
 use cloud::{NewVersion, REFRESH_IN_PROGRESS};
 
 /// A refresh of ours may begin this much before we recorded our intent: clocks differ.
@@ -30,11 +28,7 @@ pub(crate) async fn start(
     consents: &[Consent],
     ledger: &mut Ledger,
 ) -> Result<RefreshRun> {
-    ledger.fact(fact::GROUP, plan.group.as_str())?;
-    ledger.fact(fact::PREVIOUS, plan.previous.record())?;
-    if plan.direction == Direction::Back {
-        ledger.fact(fact::BACK, "yes")?;
-    }
+    ledger.begin_roll(record(plan, ledger))?;
     if let Some(number) = plan.pin {
         ledger.step("pin")?;
         let step = context.output.step(
@@ -53,7 +47,7 @@ pub(crate) async fn start(
         version: version(context, plan, ledger).await?,
         image: plan.image.clone(),
     };
-    ledger.fact(fact::TARGET, target.record())?;
+    ledger.update_roll(|roll| roll.target = Some(target.clone()))?;
     still_so(context, plan, &target, goal, consents).await?;
     let refresh = refresh(context, plan, &target, ledger).await?;
     Ok(RefreshRun {
@@ -63,6 +57,30 @@ pub(crate) async fn start(
         direction: plan.direction,
         limits: plan.limits,
     })
+}
+
+/// The record of a plan before its first change. It is one write: a record in which a rollback is mixed with the roll before it
+/// would be taken for a finished rollback.
+fn record(plan: &Plan, ledger: &Ledger) -> RollRecord {
+    let target = match plan.version {
+        Version::Existing(version) => Some(Target {
+            template_id: plan.template_id.clone(),
+            version,
+            image: plan.image.clone(),
+        }),
+        Version::From(_) => None,
+    };
+    // The rollback after a failed smoke test is of the same run, and keeps the reason for it.
+    let before = ledger.journal().roll.as_ref();
+    RollRecord {
+        group: plan.group.clone(),
+        direction: plan.direction,
+        previous: Some(plan.previous.clone()),
+        target,
+        intended: None,
+        refresh: None,
+        stopped: before.and_then(|roll| roll.stopped.clone()),
+    }
 }
 
 /// The number of the target version, which is made if necessary.
@@ -177,7 +195,7 @@ async fn refresh(
 ) -> Result<String> {
     let intended = Timestamp::now();
     ledger.step("refresh")?;
-    ledger.fact(fact::INTENDED, intended.to_string())?;
+    ledger.update_roll(|roll| roll.intended = Some(intended))?;
     let mut step = context.output.step(
         "refresh",
         format!("start a refresh of group {}", plan.group),
@@ -227,7 +245,7 @@ async fn refresh(
             _ => tokio::time::sleep(context.settings.poll).await,
         }
     };
-    ledger.fact(fact::REFRESH, id.as_str())?;
+    ledger.update_roll(|roll| roll.refresh = Some(id.clone()))?;
     step.done(format!("refresh {id}"));
     Ok(id)
 }

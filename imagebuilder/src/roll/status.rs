@@ -9,6 +9,7 @@ use super::observe::Gaps;
 use super::view::{FleetView, Launches, Refresh};
 use super::watch::waiting_for;
 use super::{show, verify};
+use crate::pointers;
 use cloud::ids::{ImageId, ImageName};
 use cloud::{Answer, Cloud};
 
@@ -29,7 +30,7 @@ impl Pointers {
         let mut read = [None, None, None];
         let pointers = [Pointer::Candidate, Pointer::Current, Pointer::Previous];
         for (place, pointer) in read.iter_mut().zip(pointers) {
-            *place = gaps.fill(crate::pointers::read(cloud, image, pointer).await)?;
+            *place = gaps.fill(pointers::read(cloud, image, pointer).await)?;
         }
         let [candidate, current, previous] = read;
         Ok(Self {

@@ -1,5 +1,6 @@
 //! Whole rolls over the fake service: the messages, the resulting state, and every interruption.
 
+mod earlier;
 mod faults;
 mod losses;
 mod rollbacks;

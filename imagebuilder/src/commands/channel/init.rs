@@ -8,10 +8,11 @@ use serde::Serialize;
 use super::rotate_root::report_draft;
 use crate::channel::keys;
 use crate::channel::root::Made;
-use crate::channel::session::{Access, ChannelSession, Versions};
+use crate::channel::session::{Access, ChannelSession};
 use crate::config::{KeySource, Keys};
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::ledger::ChannelVersions;
 
 /// Arguments of `channel init`.
 #[derive(Debug, Args)]
@@ -32,7 +33,7 @@ struct Answer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     draft: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    versions: Option<Versions>,
+    versions: Option<ChannelVersions>,
 }
 
 impl Init {
@@ -70,11 +71,11 @@ impl Init {
         match &made {
             Made::Nothing(verified) => {
                 answer.changed = false;
-                answer.versions = Some(Versions::of(verified));
+                answer.versions = Some(ChannelVersions::of(verified));
                 step.done("nothing to do: it exists");
             }
             Made::Published(verified) => {
-                answer.versions = Some(Versions::of(verified));
+                answer.versions = Some(ChannelVersions::of(verified));
                 step.done(format!("its root of trust is {}", known.display()));
                 output.info(format!(
                     "keep {} in version control: images are baked with it",

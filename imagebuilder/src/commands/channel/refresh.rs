@@ -5,10 +5,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tough::schema::RoleType;
 
-use crate::channel::session::{Access, ChannelSession, Versions};
+use crate::channel::session::{Access, ChannelSession};
 use crate::channel::verify::Verified;
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::ledger::ChannelVersions;
 
 /// Arguments of `channel refresh`.
 #[derive(Debug, Args)]
@@ -23,7 +24,7 @@ struct Answer {
     next_expiry: Timestamp,
     role: String,
     changed: bool,
-    versions: Versions,
+    versions: ChannelVersions,
 }
 
 impl Refresh {
@@ -43,7 +44,7 @@ impl Refresh {
                 next_expiry: next,
                 role: role.to_string(),
                 changed: true,
-                versions: Versions::of(&is),
+                versions: ChannelVersions::of(&is),
             })?;
         } else {
             output.data(next.to_string())?;

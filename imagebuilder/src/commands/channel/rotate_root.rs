@@ -10,11 +10,12 @@ use crate::channel::author;
 use crate::channel::keys::Opened;
 use crate::channel::root::{self, Made, read_draft};
 use crate::channel::seen::replace_file;
-use crate::channel::session::{self, Access, ChannelSession, Versions};
+use crate::channel::session::{self, Access, ChannelSession};
 use crate::channel::show;
 use crate::config::KeySource;
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::ledger::ChannelVersions;
 use crate::output::Output;
 
 /// Arguments of `channel rotate-root`.
@@ -47,7 +48,7 @@ struct Answer {
     draft: Option<PathBuf>,
     signatures: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    versions: Option<Versions>,
+    versions: Option<ChannelVersions>,
 }
 
 impl RotateRoot {
@@ -79,7 +80,7 @@ impl RotateRoot {
                     published: true,
                     draft: None,
                     signatures: verified.roots.current.signatures.len(),
-                    versions: Some(Versions::of(&verified)),
+                    versions: Some(ChannelVersions::of(&verified)),
                 }
             }
             Made::Published(verified) => {
@@ -98,7 +99,7 @@ impl RotateRoot {
                     published: true,
                     draft: None,
                     signatures: verified.roots.current.signatures.len(),
-                    versions: Some(Versions::of(&verified)),
+                    versions: Some(ChannelVersions::of(&verified)),
                 }
             }
             Made::Draft {

@@ -2,16 +2,16 @@
 
 use anyhow::Result;
 
-use super::super::blame::{Lost, Reason};
-use super::super::drive::{self, Finish};
-use super::super::plan::{Consent, Decision, Direction, plan as decide};
-use super::super::pointers::{self, Moved};
-use super::super::run::{RefreshRun, fact};
-use super::super::start::{self, refused};
-use super::super::watch::{self, Cause, Ending};
-use super::super::{RollContext, observe, show, versions};
 use crate::exit::{Exit, Failure};
 use crate::ledger::Ledger;
+use crate::roll::blame::{Lost, Reason};
+use crate::roll::drive::{self, Finish};
+use crate::roll::plan::{Consent, Decision, Direction, plan as decide};
+use crate::roll::pointers::{self, Moved};
+use crate::roll::run::RefreshRun;
+use crate::roll::start::{self, refused};
+use crate::roll::watch::{self, Cause, Ending};
+use crate::roll::{RollContext, observe, show, versions};
 
 /// Drives a refresh and reports how it ended.
 pub(super) async fn drive_and_conclude(
@@ -160,10 +160,8 @@ async fn return_after_failed_test(
             .hint("roll the fleet back: imagebuilder roll rollback")
             .into());
     };
-    ledger.fact(
-        fact::STOPPED,
-        drive::stopped_because(&Cause::SmokeTest(why.clone())),
-    )?;
+    let stopped = drive::stopped_because(&Cause::SmokeTest(why.clone()));
+    ledger.update_roll(|roll| roll.stopped = Some(stopped))?;
     let mut goal = observe::goal(context.cloud, &previous.image).await?;
     goal.version = Some(previous.version);
     goal.direction = Direction::Back;

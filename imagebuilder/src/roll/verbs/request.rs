@@ -1,6 +1,6 @@
 //! The arguments of `roll` and `roll rollback`.
 
-use super::super::plan::Consent;
+use crate::roll::plan::Consent;
 use cloud::ids::ImageId;
 
 /// The arguments of `roll`.

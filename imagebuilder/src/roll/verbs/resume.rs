@@ -4,16 +4,15 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::super::before::Recorded;
-use super::super::journals;
-use super::super::plan::Direction;
-use super::super::run::RefreshRun;
-use super::super::view::Launches;
-use super::super::{RollContext, observe, preflight};
 use super::conclude::drive_and_conclude;
 use crate::exit::Exit;
-use crate::ledger::Ledger;
+use crate::ledger::RollRecord;
 use crate::permissions::Verb;
+use crate::roll::journals;
+use crate::roll::plan::Direction;
+use crate::roll::run::RefreshRun;
+use crate::roll::view::Launches;
+use crate::roll::{RollContext, observe, preflight};
 use cloud::ids::ImageId;
 
 /// Watches the active refresh, or reports how the last one ended.
@@ -35,17 +34,10 @@ pub(crate) async fn watch(context: &RollContext<'_>, runs: &Path) -> Result<Exit
     let ledger = journals::journal_of(context, runs, refresh)?;
     let recorded = ledger
         .as_ref()
-        .map(Ledger::journal)
-        .and_then(journals::recorded_of);
-    let mut run = RefreshRun::of(
-        context,
-        &view,
-        refresh,
-        recorded.as_ref(),
-        Direction::Forward,
-    );
+        .and_then(|ledger| ledger.journal().roll.as_ref());
+    let mut run = RefreshRun::of(context, &view, refresh, recorded, Direction::Forward);
     if let Some(run) = &mut run {
-        run.direction = direction(context, recorded.as_ref(), &run.target.image).await?;
+        run.direction = direction(context, recorded, &run.target.image).await?;
     }
     if let Launches::Deleted { id, name } = &view.launches {
         return Err(observe::template_gone(group, id, name).into());
@@ -74,15 +66,11 @@ pub(crate) async fn watch(context: &RollContext<'_>, runs: &Path) -> Result<Exit
 /// is a rollback.
 async fn direction(
     context: &RollContext<'_>,
-    recorded: Option<&Recorded>,
+    recorded: Option<&RollRecord>,
     image: &ImageId,
 ) -> Result<Direction> {
     if let Some(recorded) = recorded {
-        return Ok(if recorded.back {
-            Direction::Back
-        } else {
-            Direction::Forward
-        });
+        return Ok(recorded.direction);
     }
     let pointed = observe::pointed(context.cloud, context.image).await;
     let pointed = preflight::explain_denial(context, Verb::Watch, pointed).await?;

@@ -1,25 +1,26 @@
 //! `roll`: from a request to an exit code.
 //!
-//! [`plan`](super::super::plan) decides what is allowed; a rollback to an earlier version is planned and started here too.
+//! [`plan`](crate::roll::plan) decides what is allowed; a rollback to an earlier version is planned and started here too.
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use contract::names::Pointer;
 
-use super::super::limits::limits;
-use super::super::plan::{
-    Decision, Direction, Goal, Plan, Refusal, RefusalKind, Target, plan as decide, preferences,
-};
-use super::super::run::RefreshRun;
-use super::super::start::{self, refused};
-use super::super::view::FleetView;
-use super::super::{RollContext, drive, observe, preflight, show};
 use super::conclude::{conclude, drive_and_conclude};
 use super::request::{Busy, Extent, Request};
 use crate::exit::{Exit, Failure};
 use crate::ledger::Ledger;
 use crate::permissions::Verb;
+use crate::pointers;
+use crate::roll::limits::limits;
+use crate::roll::plan::{
+    Decision, Direction, Goal, Plan, Refusal, RefusalKind, Target, plan as decide, preferences,
+};
+use crate::roll::run::RefreshRun;
+use crate::roll::start::{self, refused};
+use crate::roll::view::FleetView;
+use crate::roll::{RollContext, drive, observe, preflight, show};
 use cloud::ids::{ImageId, RunId};
 
 /// Rolls the fleet onto an image.
@@ -39,7 +40,7 @@ pub(crate) async fn roll(
 
 /// The image that was baked last and not rolled yet.
 async fn candidate(context: &RollContext<'_>) -> Result<ImageId> {
-    crate::pointers::read(context.cloud, context.image, Pointer::Candidate)
+    pointers::read(context.cloud, context.image, Pointer::Candidate)
         .await?
         .ok_or_else(|| {
             Exit::Refused
@@ -198,7 +199,7 @@ pub(super) async fn nothing_to_do(
         "nothing to do: group {} is on version {} with {}, and so is every member that can be replaced",
         view.group, target.version, target.image
     ));
-    let current = crate::pointers::read(context.cloud, context.image, Pointer::Current).await;
+    let current = pointers::read(context.cloud, context.image, Pointer::Current).await;
     if !matches!(current, Ok(Some(current)) if current == target.image) {
         preflight::warn(context, &[Verb::Verify], view).await;
     }

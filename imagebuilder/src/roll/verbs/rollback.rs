@@ -5,21 +5,20 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use contract::names::Pointer;
 
-use super::super::before::{self, Pointed, RollbackTarget};
-use super::super::drive::{self, Finish};
-use super::super::journals;
-use super::super::plan::Direction;
-use super::super::run::RefreshRun;
-use super::super::view::{FleetView, Launches, Refresh, RefreshStatus};
-use super::super::watch::Ending;
-use super::super::{RollContext, observe, preflight};
 use super::conclude::{Rollback, conclude, end, still_running, verify_rollback};
 use super::request::{Extent, Request};
 use super::roll::{nothing_to_do, plan_and_start};
 use crate::advice::quoted;
 use crate::exit::Exit;
-use crate::ledger::Ledger;
 use crate::permissions::Verb;
+use crate::roll::before::{self, Pointed, RollbackTarget};
+use crate::roll::drive::{self, Finish};
+use crate::roll::journals;
+use crate::roll::plan::Direction;
+use crate::roll::run::RefreshRun;
+use crate::roll::view::{FleetView, Launches, Refresh, RefreshStatus};
+use crate::roll::watch::Ending;
+use crate::roll::{RollContext, observe, preflight};
 use cloud::{IRREVERSIBLE, Kind, NO_ACTIVE_REFRESH};
 
 /// How often a rollback starts over because a refresh ended before the call.
@@ -143,10 +142,9 @@ async fn roll_back_active(
     let mut ledger = journals::journal_of(context, runs, active)?;
     let recorded = ledger
         .as_ref()
-        .map(Ledger::journal)
-        .and_then(journals::recorded_of);
-    let run = RefreshRun::of(context, view, active, recorded.as_ref(), Direction::Back)
-        .with_context(|| {
+        .and_then(|ledger| ledger.journal().roll.as_ref());
+    let run =
+        RefreshRun::of(context, view, active, recorded, Direction::Back).with_context(|| {
             format!(
                 "refresh {} has no numbered version of the group's template as its target",
                 active.id
