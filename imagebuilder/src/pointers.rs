@@ -1,4 +1,5 @@
-//! The pointers of an image, parameters of data type `aws:ec2:image`: read, set, and read back.
+//! The pointers of an image, parameters of data type `aws:ec2:image`: read, set, restored after a bake that failed, advanced after a
+//! roll.
 //!
 //! Rule: a pointer is set when it reads back. The service validates an image parameter *after* it has answered
 //! (<https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-ec2-aliases.html>), and one that fails keeps its
@@ -10,8 +11,9 @@ use anyhow::Result;
 use contract::names::Pointer;
 
 use crate::exit::Exit;
+use crate::ledger::Direction;
 use cloud::ids::{ImageId, ImageName};
-use cloud::{Answer, Cloud};
+use cloud::{Answer, Cloud, Owned};
 
 /// Pause between two reads.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -59,6 +61,76 @@ pub(crate) async fn set(
         .into())
 }
 
+/// Restores a pointer that points at our own image to the image that it pointed at `before`, or removes it if there was none.
+/// Changes nothing when it points at another image by now.
+///
+/// # Errors
+/// When it cannot be read, set or removed.
+pub(crate) async fn restore(
+    cloud: &Cloud,
+    image: &ImageName,
+    pointer: Pointer,
+    own: &Owned<ImageId>,
+    before: Option<&ImageId>,
+) -> Result<()> {
+    let name = pointer.parameter(image.as_str());
+    let now = cloud.parameters.parameter(&name).await?;
+    let Some(own) = now.and_then(|now| now.owned_with(own)) else {
+        return Ok(());
+    };
+    match before {
+        Some(before) => set(cloud, image, pointer, before).await,
+        None => Ok(cloud.parameters.delete(&own).await?),
+    }
+}
+
+/// The result of moving the pointers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Moved {
+    /// They were right already.
+    Unchanged,
+    /// `current` was moved; `previous` is its former value, if known.
+    Moved {
+        /// What `previous` points at now.
+        previous: Option<ImageId>,
+    },
+}
+
+/// Moves `previous` ← `current` ← `verified`. Killed in between and called again, it ends the same. That the roll to it is
+/// verified is the caller's decision.
+///
+/// `before` is what the fleet ran, for the first roll of all, when there is no `current` yet. After a rollback the release that
+/// was replaced is not `previous`, or rolling back twice would return to it: `previous` is then the image itself, which means that
+/// the version before is unknown.
+///
+/// # Errors
+/// When one cannot be read or set.
+pub(crate) async fn advance(
+    cloud: &Cloud,
+    image: &ImageName,
+    verified: &ImageId,
+    before: Option<&ImageId>,
+    direction: Direction,
+) -> Result<Moved> {
+    let current = read(cloud, image, Pointer::Current).await?;
+    if current.as_ref() == Some(verified) {
+        return Ok(Moved::Unchanged);
+    }
+    let previous = match direction {
+        Direction::Back => Some(verified),
+        Direction::Forward => current
+            .as_ref()
+            .or(before)
+            .filter(|before| *before != verified),
+    };
+    let previous = previous.cloned();
+    if let Some(previous) = &previous {
+        set(cloud, image, Pointer::Previous, previous).await?;
+    }
+    set(cloud, image, Pointer::Current, verified).await?;
+    Ok(Moved::Moved { previous })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +160,54 @@ mod tests {
         let error = set(&fake.cloud(), &name(), Pointer::Current, &to).await;
         let error = format!("{:#}", error.unwrap_err());
         assert!(error.contains("still reads back its old value"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn advancing_keeps_the_version_before() {
+        use Direction::{Back, Forward};
+        let cases = [
+            // (name, current, before, verified, direction) → previous
+            ("a roll", "ami-1", "ami-1", "ami-2", Forward, "ami-1"),
+            (
+                "of a fleet that ran another",
+                "ami-1",
+                "ami-0",
+                "ami-2",
+                Forward,
+                "ami-1",
+            ),
+            ("the first", "", "ami-0", "ami-2", Forward, "ami-0"),
+            (
+                "the first of a fleet on it",
+                "",
+                "ami-2",
+                "ami-2",
+                Forward,
+                "",
+            ),
+            ("a rollback", "ami-2", "ami-2", "ami-1", Back, "ami-1"),
+            ("again", "ami-2", "ami-1", "ami-2", Forward, ""),
+        ];
+        for (what, current, before, verified, direction, previous) in cases {
+            let fake = Fake::default();
+            if !current.is_empty() {
+                let parameter = Pointer::Current.parameter("shop");
+                fake.aws().parameters.insert(parameter, current.into());
+            }
+            let image = |id: &str| ImageId::parse(id).unwrap();
+            let (before, verified) = (image(before), image(verified));
+            let (cloud, name) = (fake.cloud(), name());
+            advance(&cloud, &name, &verified, Some(&before), direction)
+                .await
+                .unwrap();
+            let now = |pointer| read(&cloud, &name, pointer);
+            assert_eq!(
+                now(Pointer::Current).await.unwrap(),
+                Some(verified),
+                "{what}"
+            );
+            let previous = ImageId::parse(previous).ok();
+            assert_eq!(now(Pointer::Previous).await.unwrap(), previous, "{what}");
+        }
     }
 }

@@ -176,15 +176,7 @@ pub(crate) async fn undo(
     let Some(before) = bake.and_then(|bake| bake.candidate_before.as_ref()) else {
         return Ok(());
     };
-    let parameter = Pointer::Candidate.parameter(image_name.as_str());
-    let now = cloud.parameters.parameter(&parameter).await?;
-    let Some(ours) = now.and_then(|now| now.owned_with(image)) else {
-        return Ok(());
-    };
-    match before.image() {
-        Some(before) => pointers::set(cloud, image_name, Pointer::Candidate, before).await,
-        None => Ok(cloud.parameters.delete(&ours).await?),
-    }
+    pointers::restore(cloud, image_name, Pointer::Candidate, image, before.image()).await
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ mod journals;
 pub(crate) mod limits;
 pub(crate) mod observe;
 pub(crate) mod plan;
-pub(crate) mod pointers;
 pub(crate) mod preflight;
 mod run;
 #[cfg(test)]

@@ -4,10 +4,10 @@ use anyhow::Result;
 
 use crate::exit::{Exit, Failure};
 use crate::ledger::Ledger;
+use crate::pointers::{self, Moved};
 use crate::roll::blame::{Lost, Reason};
 use crate::roll::drive::{self, Finish};
 use crate::roll::plan::{Consent, Decision, Direction, plan as decide};
-use crate::roll::pointers::{self, Moved};
 use crate::roll::run::RefreshRun;
 use crate::roll::start::{self, refused};
 use crate::roll::watch::{self, Cause, Ending};
