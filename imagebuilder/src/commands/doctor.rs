@@ -17,8 +17,8 @@ use crate::preflight::Findings;
 use crate::roll;
 use crate::staging::{Staging, TEMPLATE};
 use crate::template::Facts;
-use cloud::ids::ImageId;
-use cloud::{Cloud, Group, GroupLaunches, HookMoment, Image};
+use cloud::ids::{GroupName, ImageId};
+use cloud::{Cloud, Group, GroupLaunches, Hook, HookMoment, Image};
 
 /// Arguments of `doctor`.
 ///
@@ -335,6 +335,15 @@ async fn group_checks(
     if !found {
         return Ok(());
     }
+    hook_checks(report, cloud, name).await
+}
+
+/// The group's lifecycle hooks.
+async fn hook_checks(
+    report: &mut Report<'_>,
+    cloud: &Cloud,
+    name: &GroupName,
+) -> anyhow::Result<()> {
     let hooks = match cloud.fleet.hooks(name).await {
         Ok(hooks) => hooks,
         Err(error) => {
@@ -342,7 +351,13 @@ async fn group_checks(
             return report.add("hooks", Finding::wrong(error.to_string(), fix));
         }
     };
-    let finding = match hooks.iter().find(|hook| hook.moment == HookMoment::Launching) {
+    report.add("launch hook", launch_hook(name, &hooks))?;
+    report.add("termination hook", termination_hook(name, &hooks))
+}
+
+/// Whether new instances wait for their agent's verdict.
+fn launch_hook(name: &GroupName, hooks: &[Hook]) -> Finding {
+    match hooks.iter().find(|hook| hook.moment == HookMoment::Launching) {
         Some(hook) if hook.default_result == "ABANDON" => {
             Finding::Fine(format!("{} holds new instances until their agent reports fit", hook.name))
         }
@@ -356,9 +371,12 @@ async fn group_checks(
              --default-result ABANDON …"
                 .to_owned(),
         ),
-    };
-    report.add("launch hook", finding)?;
-    let finding = match hooks
+    }
+}
+
+/// Whether terminating instances can finish their work.
+fn termination_hook(name: &GroupName, hooks: &[Hook]) -> Finding {
+    match hooks
         .iter()
         .find(|hook| hook.moment == HookMoment::Terminating)
     {
@@ -370,8 +388,7 @@ async fn group_checks(
             format!("{name} has none"),
             "an instance may be terminated while it drains".to_owned(),
         ),
-    };
-    report.add("termination hook", finding)
+    }
 }
 
 /// Everything an image is made of, with the template rendered once: missing variables and files are found here.

@@ -198,92 +198,9 @@ const MOST_ALARMS: usize = 10;
 impl Settings {
     /// Validates what was written; errors name the key.
     pub(crate) fn validate(fleet: &Fleet, roll: &Roll) -> Result<Self> {
-        ensure!(
-            roll.min_healthy_percentage <= 100,
-            "roll.min_healthy_percentage is {}; it must be 0 to 100",
-            roll.min_healthy_percentage
-        );
-        ensure!(
-            (100..=200).contains(&roll.max_healthy_percentage),
-            "roll.max_healthy_percentage is {}; it must be 100 to 200",
-            roll.max_healthy_percentage
-        );
-        ensure!(
-            roll.max_healthy_percentage - roll.min_healthy_percentage <= 100,
-            "roll.max_healthy_percentage {} is more than 100 above roll.min_healthy_percentage {}",
-            roll.max_healthy_percentage,
-            roll.min_healthy_percentage
-        );
-        ensure!(
-            roll.checkpoints
-                .is_sorted_by(|earlier, later| earlier < later),
-            "roll.checkpoints {:?} must ascend and not repeat",
-            roll.checkpoints
-        );
-        if let Some(odd) = roll
-            .checkpoints
-            .iter()
-            .find(|percent| !(1..100).contains(*percent))
-        {
-            bail!(
-                "roll.checkpoints contains {odd}; each must be 1 to 99, 100 is always added so that the roll completes"
-            );
-        }
-        for (key, seconds) in [
-            ("checkpoint_delay_seconds", roll.checkpoint_delay_seconds),
-            ("bake_seconds", roll.bake_seconds),
-        ] {
-            ensure!(
-                seconds <= LONGEST_PAUSE_SECONDS,
-                "roll.{key} is {seconds}; the service allows at most {LONGEST_PAUSE_SECONDS}"
-            );
-        }
-        ensure!(
-            roll.alarms.len() <= MOST_ALARMS,
-            "roll.alarms contains {}; the service allows at most {MOST_ALARMS}",
-            roll.alarms.len()
-        );
-        for (key, number) in [
-            (
-                "smoke_test_timeout_seconds",
-                roll.smoke_test_timeout_seconds,
-            ),
-            (
-                "watch_timeout_seconds",
-                roll.watch_timeout_seconds.unwrap_or(1),
-            ),
-            (
-                "verify_timeout_seconds",
-                roll.verify_timeout_seconds.unwrap_or(1),
-            ),
-            ("poll_seconds", roll.poll_seconds),
-            ("healthy_rounds", roll.healthy_rounds),
-        ] {
-            ensure!(number > 0, "roll.{key} is 0; it must be at least 1");
-        }
-        let mut command = roll.smoke_test.iter().cloned();
-        let smoke_test = match command.next() {
-            None => None,
-            Some(program) => {
-                ensure!(
-                    !program.is_empty(),
-                    "roll.smoke_test names an empty program"
-                );
-                ensure!(
-                    roll.checkpoints.is_empty()
-                        || roll.smoke_test_timeout_seconds <= roll.checkpoint_delay_seconds,
-                    "roll.smoke_test_timeout_seconds {} is longer than roll.checkpoint_delay_seconds {}: \
-                     the service would continue before the test has answered",
-                    roll.smoke_test_timeout_seconds,
-                    roll.checkpoint_delay_seconds
-                );
-                Some(SmokeTest {
-                    program,
-                    arguments: command.collect(),
-                    timeout: seconds(roll.smoke_test_timeout_seconds),
-                })
-            }
-        };
+        roll.check_capacity()?;
+        roll.check_checkpoints()?;
+        roll.check_limits()?;
         Ok(Self {
             group: fleet.group.clone(),
             launch_template: fleet.launch_template.clone(),
@@ -296,7 +213,7 @@ impl Settings {
             bake_seconds: roll.bake_seconds,
             alarms: roll.alarms.clone(),
             auto_rollback: roll.auto_rollback,
-            smoke_test,
+            smoke_test: roll.smoke_test()?,
             max_failed_launches: roll.max_failed_launches,
             keep_versions: usize::try_from(roll.keep_template_versions)
                 .ok()
@@ -306,6 +223,111 @@ impl Settings {
             verify_timeout: roll.verify_timeout_seconds.map(seconds),
             healthy_rounds: roll.healthy_rounds,
         })
+    }
+}
+
+impl Roll {
+    /// How many instances the service may take away and add.
+    fn check_capacity(&self) -> Result<()> {
+        ensure!(
+            self.min_healthy_percentage <= 100,
+            "roll.min_healthy_percentage is {}; it must be 0 to 100",
+            self.min_healthy_percentage
+        );
+        ensure!(
+            (100..=200).contains(&self.max_healthy_percentage),
+            "roll.max_healthy_percentage is {}; it must be 100 to 200",
+            self.max_healthy_percentage
+        );
+        ensure!(
+            self.max_healthy_percentage - self.min_healthy_percentage <= 100,
+            "roll.max_healthy_percentage {} is more than 100 above roll.min_healthy_percentage {}",
+            self.max_healthy_percentage,
+            self.min_healthy_percentage
+        );
+        Ok(())
+    }
+
+    /// Where the refresh pauses.
+    fn check_checkpoints(&self) -> Result<()> {
+        ensure!(
+            self.checkpoints
+                .is_sorted_by(|earlier, later| earlier < later),
+            "roll.checkpoints {:?} must ascend and not repeat",
+            self.checkpoints
+        );
+        if let Some(odd) = self
+            .checkpoints
+            .iter()
+            .find(|percent| !(1..100).contains(*percent))
+        {
+            bail!(
+                "roll.checkpoints contains {odd}; each must be 1 to 99, 100 is always added so that the roll completes"
+            );
+        }
+        Ok(())
+    }
+
+    /// What has a smallest or largest value, by itself or by the service's rule.
+    fn check_limits(&self) -> Result<()> {
+        for (key, seconds) in [
+            ("checkpoint_delay_seconds", self.checkpoint_delay_seconds),
+            ("bake_seconds", self.bake_seconds),
+        ] {
+            ensure!(
+                seconds <= LONGEST_PAUSE_SECONDS,
+                "roll.{key} is {seconds}; the service allows at most {LONGEST_PAUSE_SECONDS}"
+            );
+        }
+        ensure!(
+            self.alarms.len() <= MOST_ALARMS,
+            "roll.alarms contains {}; the service allows at most {MOST_ALARMS}",
+            self.alarms.len()
+        );
+        for (key, number) in [
+            (
+                "smoke_test_timeout_seconds",
+                self.smoke_test_timeout_seconds,
+            ),
+            (
+                "watch_timeout_seconds",
+                self.watch_timeout_seconds.unwrap_or(1),
+            ),
+            (
+                "verify_timeout_seconds",
+                self.verify_timeout_seconds.unwrap_or(1),
+            ),
+            ("poll_seconds", self.poll_seconds),
+            ("healthy_rounds", self.healthy_rounds),
+        ] {
+            ensure!(number > 0, "roll.{key} is 0; it must be at least 1");
+        }
+        Ok(())
+    }
+
+    /// The command of the smoke test, which has to answer while the refresh pauses.
+    fn smoke_test(&self) -> Result<Option<SmokeTest>> {
+        let mut command = self.smoke_test.iter().cloned();
+        let Some(program) = command.next() else {
+            return Ok(None);
+        };
+        ensure!(
+            !program.is_empty(),
+            "roll.smoke_test names an empty program"
+        );
+        ensure!(
+            self.checkpoints.is_empty()
+                || self.smoke_test_timeout_seconds <= self.checkpoint_delay_seconds,
+            "roll.smoke_test_timeout_seconds {} is longer than roll.checkpoint_delay_seconds {}: \
+             the service would continue before the test has answered",
+            self.smoke_test_timeout_seconds,
+            self.checkpoint_delay_seconds
+        );
+        Ok(Some(SmokeTest {
+            program,
+            arguments: command.collect(),
+            timeout: seconds(self.smoke_test_timeout_seconds),
+        }))
     }
 }
 

@@ -17,7 +17,7 @@ use super::plan::{Direction, Target};
 use super::run::RefreshRun;
 use super::smoke::Occasion;
 use super::verify::{self, Flaw, Flaws, Rounds, Verification};
-use super::view::{Lifecycle, Member, Refresh, RefreshStatus, Size};
+use super::view::{FleetView, Lifecycle, Member, Refresh, RefreshStatus, Size};
 use super::watch::{self, Cause, Ending, Next, Progress, Seen};
 use super::{RollContext, observe, show};
 use crate::ledger::Ledger;
@@ -120,18 +120,13 @@ impl Drive<'_, '_> {
                     step.failed(&what);
                     return Ok(Some(Finish::Missing(what)));
                 }
-                Err(error) => {
-                    if let Some(finish) = self.on_poll_error(&error, began.elapsed()) {
+                Err(error) => match self.retry(&mut step, &error, began.elapsed()).await {
+                    Some(finish) => {
                         step.failed("stopped watching");
                         return Ok(Some(finish));
                     }
-                    step.waiting(format!("{error}; trying again"));
-                    if self.pause().await {
-                        step.failed("stopped watching");
-                        return Ok(Some(detached("stop requested")));
-                    }
-                    continue;
-                }
+                    None => continue,
+                },
             };
             let lost = blame::losses(refresh.started, self.history.all(), &self.codes);
             self.report_changes(&step, &refresh, &members, &lost);
@@ -177,25 +172,7 @@ impl Drive<'_, '_> {
                     ))));
                 }
                 Next::End(ending) => {
-                    let blamed = blame::blamed(&lost);
-                    if self.progress.stopped.is_none() {
-                        for line in agent_reports(self.context, &blamed).await {
-                            step.info(line);
-                        }
-                    }
-                    // A requested rollback is not a failure.
-                    match (ending, self.run.direction) {
-                        (Ending::RolledBack, Direction::Back) => step.done("rolled back"),
-                        (Ending::RolledBack, Direction::Forward) => step.failed("rolled back"),
-                        _ => step.failed(refresh.status.to_string()),
-                    }
-                    let reason = refresh.rollback_reason.filter(|reason| !reason.is_empty());
-                    return Ok(Some(Finish::Ended {
-                        ending,
-                        stopped: self.progress.stopped.take(),
-                        lost: blamed,
-                        reason: reason.unwrap_or(refresh.reason),
-                    }));
+                    return Ok(Some(self.ended(step, ending, refresh, &lost).await));
                 }
             }
         }
@@ -277,6 +254,49 @@ impl Drive<'_, '_> {
             );
         }
         Ok(Observation::Whole(Box::new(refresh), size, members))
+    }
+
+    /// The end of a refresh that did not succeed, with what the agents of lost instances recorded.
+    async fn ended(
+        &mut self,
+        step: Step,
+        ending: Ending,
+        refresh: Refresh,
+        lost: &[Lost],
+    ) -> Finish {
+        let blamed = blame::blamed(lost);
+        if self.progress.stopped.is_none() {
+            for line in agent_reports(self.context, &blamed).await {
+                step.info(line);
+            }
+        }
+        // A requested rollback is not a failure.
+        match (ending, self.run.direction) {
+            (Ending::RolledBack, Direction::Back) => step.done("rolled back"),
+            (Ending::RolledBack, Direction::Forward) => step.failed("rolled back"),
+            _ => step.failed(refresh.status.to_string()),
+        }
+        let reason = refresh.rollback_reason.filter(|reason| !reason.is_empty());
+        Finish::Ended {
+            ending,
+            stopped: self.progress.stopped.take(),
+            lost: blamed,
+            reason: reason.unwrap_or(refresh.reason),
+        }
+    }
+
+    /// Waits after a poll that failed; `Some` when the watch ends with it.
+    async fn retry(
+        &self,
+        step: &mut Step,
+        error: &CloudError,
+        watched: Duration,
+    ) -> Option<Finish> {
+        if let Some(finish) = self.on_poll_error(error, watched) {
+            return Some(finish);
+        }
+        step.waiting(format!("{error}; trying again"));
+        self.pause().await.then(|| detached("stop requested"))
     }
 
     /// What to do when a poll fails: `None` is to poll again, which throttling, time-outs and the
@@ -490,6 +510,105 @@ pub(crate) async fn agent_reports(context: &RollContext<'_>, lost: &[Lost]) -> V
     lines
 }
 
+/// What one poll of a fleet that is to be verified found.
+struct Poll {
+    flaws: Vec<Flaw>,
+    /// Members in service.
+    in_service: usize,
+    /// Old instances that are still terminating.
+    leaving: usize,
+}
+
+impl Poll {
+    fn of(view: &FleetView, target: &Target) -> Self {
+        let in_service = |member: &&Member| member.lifecycle == Lifecycle::InService;
+        Self {
+            flaws: verify::flaws(view, target),
+            in_service: view.members.iter().filter(in_service).count(),
+            leaving: verify::leaving(&view.members, target),
+        }
+    }
+
+    /// The fleet could not be read this time.
+    fn failed(error: &CloudError) -> Self {
+        Self {
+            flaws: vec![Flaw {
+                instance: None,
+                what: format!("could not be read: {error}"),
+                nature: verify::Nature::Settling,
+            }],
+            in_service: 0,
+            leaving: 0,
+        }
+    }
+
+    /// The text of a verified fleet. `leave` is how long termination may take.
+    fn verified(&self, leave: Duration) -> String {
+        let verified = self.in_service;
+        match self.leaving {
+            0 => format!("{verified} of {verified} verified"),
+            leaving => format!(
+                "{verified} of {verified} verified; {leaving} old instances are still terminating, which may take {}",
+                support::duration::elapsed(leave)
+            ),
+        }
+    }
+}
+
+/// Polls a fleet that is to be verified.
+struct Verifier<'a, 'b> {
+    context: &'a RollContext<'b>,
+    target: &'a Target,
+    known: Known,
+    /// Whether there was a poll before.
+    polled: bool,
+    registry_reported: bool,
+}
+
+impl Verifier<'_, '_> {
+    /// One poll; `Err` when verifying ends with it. `decides` is whether it may be the last one.
+    async fn poll(
+        &mut self,
+        step: &Step,
+        decides: bool,
+    ) -> Result<std::result::Result<Poll, Finish>> {
+        let RollContext {
+            cloud,
+            image,
+            settings,
+            ..
+        } = self.context;
+        let group = &settings.group;
+        // Every record in the first poll and in the one that decides; in between, only those of members that are not fit yet.
+        let which = if self.polled && !decides {
+            Which::NotFit(self.target)
+        } else {
+            Which::All
+        };
+        self.polled = true;
+        let mut gaps = Gaps::Refused;
+        let observe = observe::find(cloud, image, group, &mut self.known, which, &mut gaps);
+        let Some(observe) = self.context.unless_cancelled(observe).await else {
+            return Ok(Err(detached(VERIFYING)));
+        };
+        if self.known.registry_denied && !self.registry_reported {
+            self.registry_reported = true;
+            step.info(
+                "the registry may not be read (ssm:GetParameters): members are verified without it",
+            );
+        }
+        match observe {
+            Ok(Some(view)) => Ok(Ok(Poll::of(&view, self.target))),
+            Ok(None) => Ok(Err(Finish::Missing(format!("group {group} was deleted")))),
+            Err(error) if error.is_transient() => Ok(Ok(Poll::failed(&error))),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The state of a refresh whose verification is abandoned.
+const VERIFYING: &str = "the refresh is over, its members were being verified";
+
 /// Polls the fleet until it is verified, cannot be, or the time limit is reached.
 pub(crate) async fn verify_fleet(
     context: &RollContext<'_>,
@@ -497,91 +616,46 @@ pub(crate) async fn verify_fleet(
     limits: Limits,
 ) -> Result<Finish> {
     let RollContext {
-        cloud,
-        image,
-        settings,
-        output,
-        ..
+        settings, output, ..
     } = context;
-    let group = &settings.group;
     let mut step = output.step(
         "verify",
         format!(
-            "verify every member of group {group} on version {}",
-            target.version
+            "verify every member of group {} on version {}",
+            settings.group, target.version
         ),
     );
     let began = Instant::now();
     let mut rounds = Rounds::default();
-    let mut known = Known::default();
-    let mut first = true;
-    let mut registry_reported = false;
+    let mut verifier = Verifier {
+        context,
+        target,
+        known: Known::default(),
+        polled: false,
+        registry_reported: false,
+    };
     loop {
-        // Every record in the first poll and in the one that decides; in between, only those of members that are not fit yet.
         let decides = rounds.good() + 1 >= settings.healthy_rounds;
-        let which = if first || decides {
-            Which::All
-        } else {
-            Which::NotFit(target)
-        };
-        first = false;
-        let mut gaps = Gaps::Refused;
-        let observe = observe::find(cloud, image, group, &mut known, which, &mut gaps);
-        let Some(observe) = context.unless_cancelled(observe).await else {
-            step.failed("stopped watching");
-            return Ok(detached(
-                "the refresh is over, its members were being verified",
-            ));
-        };
-        if known.registry_denied && !registry_reported {
-            registry_reported = true;
-            step.info(
-                "the registry may not be read (ssm:GetParameters): members are verified without it",
-            );
-        }
-        let (flaws, verified, leaving) = match observe {
-            Ok(Some(view)) => (
-                verify::flaws(&view, target),
-                view.members
-                    .iter()
-                    .filter(|member| member.lifecycle == Lifecycle::InService)
-                    .count(),
-                verify::leaving(&view.members, target),
-            ),
-            Ok(None) => {
-                let what = format!("group {group} was deleted");
-                step.failed(&what);
-                return Ok(Finish::Missing(what));
+        let poll = match verifier.poll(&step, decides).await? {
+            Ok(poll) => poll,
+            Err(finish) => {
+                step.failed(match &finish {
+                    Finish::Missing(what) => what,
+                    _ => "stopped watching",
+                });
+                return Ok(finish);
             }
-            Err(fault) if fault.is_transient() => {
-                let what = format!("could not be read: {fault}");
-                (
-                    vec![Flaw {
-                        instance: None,
-                        what,
-                        nature: verify::Nature::Settling,
-                    }],
-                    0,
-                    0,
-                )
-            }
-            Err(error) => return Err(error.into()),
         };
         let verification = rounds.observe(
-            &flaws,
+            &poll.flaws,
             settings.healthy_rounds,
             limits.verify,
             began.elapsed(),
         );
-        match (verification, Flaws::of(flaws)) {
+        let verified = poll.verified(limits.leave);
+        match (verification, Flaws::of(poll.flaws)) {
             (Verification::Verified, _) => {
-                step.done(match leaving {
-                    0 => format!("{verified} of {verified} verified"),
-                    leaving => format!(
-                        "{verified} of {verified} verified; {leaving} old instances are still terminating, which may take {}",
-                        support::duration::elapsed(limits.leave)
-                    ),
-                });
+                step.done(verified);
                 return Ok(Finish::Verified);
             }
             (Verification::GiveUp, Some(flaws)) => {
@@ -601,9 +675,7 @@ pub(crate) async fn verify_fleet(
         let pause = tokio::time::sleep(settings.poll);
         if context.unless_cancelled(pause).await.is_none() {
             step.failed("stopped watching");
-            return Ok(detached(
-                "the refresh is over, its members were being verified",
-            ));
+            return Ok(detached(VERIFYING));
         }
     }
 }

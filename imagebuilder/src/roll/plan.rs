@@ -193,18 +193,7 @@ fn decide(
     consents: &[Consent],
 ) -> Result<Decision, Refusal> {
     let template = template_of(view, settings)?;
-    if let Some(active) = view.active_refresh() {
-        return Err(Refusal {
-            kind: RefusalKind::RefreshActive(active.id.clone()),
-            reason: format!(
-                "refresh {} of group {} is active ({}, {} %)",
-                active.id, view.group, active.status, active.percent
-            ),
-            hint: "watch it with `imagebuilder roll watch`, wait for it with --wait, \
-                   or take it over with --adopt if its target is this image"
-                .into(),
-        });
-    }
+    free(view)?;
     usable(goal, consents)?;
     let (source, pin) = source_of(view, template, consents)?;
     let previous = previous_of(template, source)?;
@@ -269,6 +258,23 @@ fn decide(
         limits,
         warnings,
     })))
+}
+
+/// Refuses a group whose refresh is active: the service allows one.
+fn free(view: &FleetView) -> Result<(), Refusal> {
+    let Some(active) = view.active_refresh() else {
+        return Ok(());
+    };
+    Err(Refusal {
+        kind: RefusalKind::RefreshActive(active.id.clone()),
+        reason: format!(
+            "refresh {} of group {} is active ({}, {} %)",
+            active.id, view.group, active.status, active.percent
+        ),
+        hint: "watch it with `imagebuilder roll watch`, wait for it with --wait, \
+               or take it over with --adopt if its target is this image"
+            .into(),
+    })
 }
 
 /// The preferences of a roll to a new release, but for `auto_rollback`.

@@ -13,91 +13,101 @@ use cloud::{Action, ActivityOutcome};
 
 /// A plan as text, line by line.
 pub(crate) fn plan(plan: &Plan) -> Vec<String> {
-    let mut lines = vec![format!("plan for group {}", plan.group)];
-    let mut row = |label: &str, text: String| lines.push(format!("  {label:<12}{text}"));
+    let mut rows = versions(plan);
+    rows.extend(members(plan));
+    rows.extend(pacing(plan));
+    rows.push(("rollback", rollback(&plan.rollback)));
+    let rows = rows.iter();
+    let warnings = plan.warnings.iter();
+    std::iter::once(format!("plan for group {}", plan.group))
+        .chain(rows.map(|(label, text)| format!("  {label:<12}{text}")))
+        .chain(warnings.map(|warning| format!("  warning: {warning}")))
+        .collect()
+}
+
+/// One line of a plan: its label and its text.
+type Row = (&'static str, String);
+
+/// From which version and image to which.
+fn versions(plan: &Plan) -> Vec<Row> {
     let target = match plan.version {
         Version::Existing(number) => format!("version {number}"),
         Version::From(source) => format!("a new version made from {source}"),
     };
-    row(
-        "template",
-        format!(
-            "{} ({}): version {} → {target}",
-            plan.template_name, plan.template_id, plan.previous.version
-        ),
+    let template = format!(
+        "{} ({}): version {} → {target}",
+        plan.template_name, plan.template_id, plan.previous.version
     );
-    row("image", format!("{} → {}", plan.previous.image, plan.image));
+    let image = format!("{} → {}", plan.previous.image, plan.image);
+    let mut rows = vec![("template", template), ("image", image)];
     if let Some(number) = plan.pin {
-        row(
-            "pin first",
-            format!("save the group on {number} instead of {}", plan.saved),
-        );
+        let text = format!("save the group on {number} instead of {}", plan.saved);
+        rows.push(("pin first", text));
     }
-    row("replace", count(&plan.replace));
+    rows
+}
+
+/// Which members are replaced, and which are not.
+fn members(plan: &Plan) -> Vec<Row> {
+    let mut rows = vec![("replace", count(&plan.replace))];
     for (label, members) in [
         ("matching", &plan.matching),
         ("protected", &plan.protected),
         ("standby", &plan.standby),
     ] {
         if !members.is_empty() {
-            row(label, count(members));
+            rows.push((label, count(members)));
         }
     }
-    let pace = plan.pace;
+    rows
+}
+
+/// How fast members are replaced, where the refresh pauses, and what stops it.
+fn pacing(plan: &Plan) -> Vec<Row> {
+    let Plan {
+        pace, preferences, ..
+    } = plan;
+    let mut rows = Vec::new();
     if !plan.replace.is_empty() {
-        row(
-            "pace",
-            format!(
-                "{} at a time in {} batches; at least {} of {} in service, at most {} instances",
-                pace.batch, pace.batches, pace.keep, pace.desired, pace.cap
-            ),
+        let text = format!(
+            "{} at a time in {} batches; at least {} of {} in service, at most {} instances",
+            pace.batch, pace.batches, pace.keep, pace.desired, pace.cap
         );
-        row(
-            "takes",
-            format!(
-                "about {}, watched for at most {}",
-                elapsed(Duration::from_secs(pace.seconds)),
-                elapsed(plan.limits.watch)
-            ),
+        rows.push(("pace", text));
+        let text = format!(
+            "about {}, watched for at most {}",
+            elapsed(Duration::from_secs(pace.seconds)),
+            elapsed(plan.limits.watch)
         );
+        rows.push(("takes", text));
     }
-    let preferences = &plan.preferences;
     if !preferences.checkpoints.is_empty() {
-        let at: Vec<String> = preferences
-            .checkpoints
-            .iter()
-            .map(|percent| format!("{percent} %"))
-            .collect();
-        row(
-            "checkpoints",
-            format!(
-                "{}, pausing {} s",
-                at.join(", "),
-                preferences.checkpoint_delay_seconds
-            ),
+        let percents = preferences.checkpoints.iter();
+        let at: Vec<String> = percents.map(|percent| format!("{percent} %")).collect();
+        let text = format!(
+            "{}, pausing {} s",
+            at.join(", "),
+            preferences.checkpoint_delay_seconds
         );
+        rows.push(("checkpoints", text));
     }
     if !preferences.alarms.is_empty() {
-        row("alarms", preferences.alarms.join(", "));
+        rows.push(("alarms", preferences.alarms.join(", ")));
     }
-    row(
-        "rollback",
-        match &plan.rollback {
-            RollbackMode::Automatic(number) => {
-                format!("to version {number}, by itself when it fails")
-            }
-            RollbackMode::OnRequest(number) => {
-                format!("to version {number}, by `imagebuilder roll rollback`")
-            }
-            RollbackMode::None(why) => format!("none: {why}"),
-        },
-    );
-    lines.extend(
-        plan.warnings
-            .iter()
-            .map(|warning| format!("  warning: {warning}")),
-    );
-    lines
+    rows
+}
+
+/// How the fleet can be rolled back.
+fn rollback(mode: &RollbackMode) -> String {
+    match mode {
+        RollbackMode::Automatic(number) => {
+            format!("to version {number}, by itself when it fails")
+        }
+        RollbackMode::OnRequest(number) => {
+            format!("to version {number}, by `imagebuilder roll rollback`")
+        }
+        RollbackMode::None(why) => format!("none: {why}"),
+    }
 }
 
 /// That there is no plan, as data.

@@ -169,7 +169,14 @@ fn flaw_of(
             return Some((format!("is {state}"), Nature::Settling));
         }
     }
-    if !matching {
+    version_flaw(member, target)
+        .or_else(|| health_flaw(member, view))
+        .or_else(|| record_flaw(member, target, records))
+}
+
+/// What is wrong with its template version or image.
+fn version_flaw(member: &Member, target: &Target) -> Option<(String, Nature)> {
+    if !member.runs(&target.template_id, target.version) {
         let runs = member.template.as_ref().map_or_else(
             || "no version of a launch template".to_owned(),
             |own| format!("version {}", own.version),
@@ -185,15 +192,17 @@ fn flaw_of(
         ));
     }
     match &member.image {
-        None => return Some(("is not known to EC2 yet".into(), Nature::Settling)),
-        Some(image) if *image != target.image => {
-            return Some((
-                format!("runs image {image}, not {}", target.image),
-                Nature::Lasting,
-            ));
-        }
-        Some(_) => {}
+        None => Some(("is not known to EC2 yet".into(), Nature::Settling)),
+        Some(image) if *image != target.image => Some((
+            format!("runs image {image}, not {}", target.image),
+            Nature::Lasting,
+        )),
+        Some(_) => None,
     }
+}
+
+/// What is wrong with its health to the group and to its target groups.
+fn health_flaw(member: &Member, view: &FleetView) -> Option<(String, Nature)> {
     if !member.healthy {
         return Some(("is Unhealthy to the group".into(), Nature::Settling));
     }
@@ -210,6 +219,11 @@ fn flaw_of(
             Nature::Settling,
         ));
     }
+    None
+}
+
+/// What is wrong with its agent's record. `records` is whether every member has one.
+fn record_flaw(member: &Member, target: &Target, records: bool) -> Option<(String, Nature)> {
     let Some(record) = &member.record else {
         return records.then(|| ("has no registry record".into(), Nature::Settling));
     };
