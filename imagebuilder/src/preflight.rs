@@ -10,9 +10,6 @@
 //!
 //! [`Verb::denial`]: crate::permissions::Verb::denial
 
-#[cfg(test)]
-mod documented;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,9 +1,10 @@
-//! The table of permissions and the documentation agree. Test code only.
+//! The table of permissions, the documentation and the calls of the SDK agree.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 
-use crate::permissions::Verb::*;
-use crate::permissions::*;
+use imagebuilder::permissions::Verb::*;
+use imagebuilder::permissions::*;
 
 /// The actions that a table's row names: `service:Action`, then further ones of the same service.
 fn named(row: &str) -> BTreeSet<String> {
@@ -50,11 +51,11 @@ fn of(verbs: &[Verb]) -> BTreeSet<String> {
 }
 
 fn operating(row: &str) -> BTreeSet<String> {
-    documented(include_str!("../../../docs/operating.md"), &[row])
+    documented(include_str!("../../docs/operating.md"), &[row])
 }
 
 fn rolling(rows: &[&str]) -> BTreeSet<String> {
-    documented(include_str!("../../../docs/roll.md"), rows)
+    documented(include_str!("../../docs/roll.md"), rows)
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn the_documented_permissions_are_those_of_the_table() {
 
 #[test]
 fn the_documented_denials_are_those_of_the_table() {
-    let page = include_str!("../../../docs/operating.md");
+    let page = include_str!("../../docs/operating.md");
     let (_, table) = page.split_once("| command | its first change |").unwrap();
     for (row, verb) in [
         ("`bake`", Bake),
