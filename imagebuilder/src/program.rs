@@ -134,7 +134,7 @@ mod tests {
                 panic!("{machine}")
             };
             assert_eq!(program.machine, want);
-            assert_eq!((program.loader, program.glibc), (None, None));
+            assert_eq!((program.loader, program.glibc), (None, None), "{want:?}");
         }
         let riscv = of(&test_support::elf(243, "x"));
         assert_eq!(

@@ -593,7 +593,10 @@ ORDERS_LISTEN = "127.0.0.1:9090"
                 &SHOP.replace(&old, &format!("{place}binary = \"{name}\"")),
                 root.path(),
             );
-            assert!(message.contains(want), "{message}");
+            assert!(
+                message.contains(want),
+                "{name}, a service {service}: {message}"
+            );
         }
         let script = SHOP.replace(
             "[services.orders]\nbinary = \"binary\"",

@@ -172,10 +172,10 @@ mod tests {
                 "{name}"
             );
             if !text.is_empty() {
-                assert_eq!(Shape::parse(&shape.to_string()).unwrap(), shape);
+                assert_eq!(Shape::parse(&shape.to_string()).unwrap(), shape, "{name}");
             }
             let start = Timestamp::UNIX_EPOCH;
-            assert_eq!(Shape::of(&shape.from(start), start), shape);
+            assert_eq!(Shape::of(&shape.from(start), start), shape, "{name}");
         }
     }
 

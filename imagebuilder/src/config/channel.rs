@@ -350,7 +350,7 @@ mod tests {
             ),
         ] {
             let channel = channel(&format!("repository = \"{repository}\""));
-            assert_eq!(channel.url(Path::new("/"), region), url);
+            assert_eq!(channel.url(Path::new("/"), region), url, "{repository}");
         }
         let named = channel("repository = \"s3://shop\"\nurl = \"https://cdn.example/agents/\"");
         assert_eq!(

@@ -119,7 +119,7 @@ mod tests {
         for code in ["SignatureDoesNotMatch", "InvalidSignatureException"] {
             assert_eq!(kind(code, expired), Kind::Clock, "{code}");
             let hint = CloudError::new(kind(code, expired), "ask", code, expired);
-            assert!(hint.hint().unwrap().contains("clock"));
+            assert!(hint.hint().unwrap().contains("clock"), "{code}");
         }
     }
 }

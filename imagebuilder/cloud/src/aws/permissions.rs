@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(decided(&ExplicitDeny, &[]), Simulated::Denied);
         for decision in [ImplicitDeny, ExplicitDeny] {
             let depends = Simulated::Depends(missing.to_vec());
-            assert_eq!(decided(&decision, &missing), depends);
+            assert_eq!(decided(&decision, &missing), depends, "{decision}");
         }
         let all = [Simulated::Allowed, Simulated::Denied, Simulated::NotAllowed];
         assert_eq!(worst(all.into_iter()), Some(Simulated::Denied));

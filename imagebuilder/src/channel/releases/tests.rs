@@ -119,7 +119,8 @@ fn promoting_gives_every_architecture_new_waves() {
     for entry in entries(&targets) {
         let rollout = &entry.release.channels["stable"];
         assert_eq!(rollout.since, at("2026-11-22T08:00:00Z"), "{}", entry.name);
-        assert_eq!(rollout.waves[0].at, at("2026-11-22T10:00:00Z"));
+        let wave = at("2026-11-22T10:00:00Z");
+        assert_eq!(rollout.waves[0].at, wave, "{}", entry.name);
     }
 }
 

@@ -266,7 +266,8 @@ fn an_active_refresh_is_refused_but_an_ended_one_is_not() {
         match decide(&view, &[]) {
             Decision::Refuse(refusal) => {
                 assert!(active, "{status}");
-                assert_eq!(refusal.kind, RefusalKind::RefreshActive("r-1".into()));
+                let kind = RefusalKind::RefreshActive("r-1".into());
+                assert_eq!(refusal.kind, kind, "{status}");
             }
             _ => assert!(!active, "{status}"),
         }
@@ -536,15 +537,11 @@ fn percentages_become_numbers_as_the_service_rounds_them() {
             &[],
         ));
         let pace = plan.pace;
-        assert_eq!(
-            (pace.keep, pace.cap, pace.batch, pace.batches),
-            expected,
-            "{desired} members at {min}/{max}"
-        );
-        assert_eq!(
-            pace.seconds,
-            u64::from(pace.batches) * (BOOT_ESTIMATE_SECONDS + 10)
-        );
+        let what = format!("{desired} members at {min}/{max}");
+        let found = (pace.keep, pace.cap, pace.batch, pace.batches);
+        assert_eq!(found, expected, "{what}");
+        let seconds = u64::from(pace.batches) * (BOOT_ESTIMATE_SECONDS + 10);
+        assert_eq!(pace.seconds, seconds, "{what}");
     }
 }
 
@@ -647,8 +644,8 @@ fn rolling_to_the_saved_version_after_a_failed_refresh_is_free() {
         match decided(&view) {
             Decision::Roll(plan) => {
                 assert!(allowed, "{status}");
-                assert_eq!(plan.version, Version::Existing(7));
-                assert!(!plan.preferences.auto_rollback);
+                assert_eq!(plan.version, Version::Existing(7), "{status}");
+                assert!(!plan.preferences.auto_rollback, "{status}");
             }
             Decision::Refuse(refusal) => assert!(!allowed, "{status}: {}", refusal.reason),
             other => panic!("{other:?}"),
@@ -702,12 +699,11 @@ fn a_watch_that_ends_before_the_roll_can_is_a_warning() {
         short.warnings
     );
     for roll in ["", "watch_timeout_seconds = 3600"] {
-        assert!(
-            !plan(roll)
-                .warnings
-                .iter()
-                .any(|warning| warning.contains("watch_timeout"))
-        );
+        let warnings = plan(roll).warnings;
+        let warns = warnings
+            .iter()
+            .any(|warning| warning.contains("watch_timeout"));
+        assert!(!warns, "{roll}: {warnings:?}");
     }
 }
 
