@@ -134,7 +134,7 @@ pub(crate) async fn advance(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cloud::testing::Fake;
+    use cloud::testing::InMemoryAws;
 
     fn name() -> ImageName {
         ImageName::parse("shop").unwrap()
@@ -142,22 +142,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pointer_that_takes_a_minute_is_waited_for() {
-        let fake = Fake::default();
-        fake.aws().validation = Some(240);
+        let aws = InMemoryAws::default();
+        aws.state().validation = Some(240);
         let to = ImageId::parse("ami-1").unwrap();
-        set(&fake.cloud(), &name(), Pointer::Current, &to)
+        set(&aws.cloud(), &name(), Pointer::Current, &to)
             .await
             .unwrap();
-        let read = read(&fake.cloud(), &name(), Pointer::Current).await;
+        let read = read(&aws.cloud(), &name(), Pointer::Current).await;
         assert_eq!(read.unwrap(), Some(to));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pointer_that_never_reads_back_is_an_error() {
-        let fake = Fake::default();
-        fake.aws().validation = Some(u32::MAX);
+        let aws = InMemoryAws::default();
+        aws.state().validation = Some(u32::MAX);
         let to = ImageId::parse("ami-1").unwrap();
-        let error = set(&fake.cloud(), &name(), Pointer::Current, &to).await;
+        let error = set(&aws.cloud(), &name(), Pointer::Current, &to).await;
         let error = format!("{:#}", error.unwrap_err());
         assert!(error.contains("still reads back its old value"), "{error}");
     }

@@ -540,7 +540,7 @@ mod tests {
             account: cloud::ids::AccountId::parse("123456789012").unwrap(),
             arn: "arn:aws-cn:iam::123456789012:user/me".to_owned(),
         };
-        let cloud = cloud::aws::disconnected();
+        let cloud = cloud::testing::InMemoryAws::default().cloud();
         let of = |name: &str, subject: &Subject<'_>| {
             let action = ACTIONS.iter().find(|action| action.name == name).unwrap();
             resources(action, &cloud, &caller, subject).map(|all| all.join(" "))
@@ -552,10 +552,12 @@ mod tests {
             };
             assert_eq!(
                 of("s3:ListBucket", &subject).as_deref(),
-                Ok("arn:aws-cn:s3:::shop")
+                Ok("arn:aws-cn:s3:::shop"),
+                "below {prefix:?}"
             );
             let want = format!("arn:aws-cn:s3:::shop{objects}");
-            assert_eq!(of("s3:PutObject", &subject), Ok(want));
+            let found = of("s3:PutObject", &subject);
+            assert_eq!(found, Ok(want), "below {prefix:?}");
         }
         let key = "arn:aws:kms:us-east-1:123456789012:key/1";
         for (keys, want) in [(vec![key], Ok(key)), (vec![key, "alias/b"], Err(()))] {
@@ -564,7 +566,7 @@ mod tests {
                 ..Subject::default()
             };
             let found = of("kms:Sign", &subject);
-            assert_eq!(found.as_deref().map_err(|_| ()), want);
+            assert_eq!(found.as_deref().map_err(|_| ()), want, "{:?}", subject.keys);
         }
         let nothing = Subject::default();
         for name in ["s3:PutObject", "ssm:PutParameter", "iam:PassRole"] {

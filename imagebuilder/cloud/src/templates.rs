@@ -101,7 +101,7 @@ impl fmt::Display for TemplateRef {
 }
 
 /// A launch template.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
     /// Every version that still exists, oldest first.
     pub versions: Vec<TemplateVersion>,

@@ -5,19 +5,17 @@
 
 mod builder;
 mod channel;
-#[cfg(test)]
-mod faults;
 mod gate;
 mod git;
 mod instance_health;
 pub(crate) mod key;
-#[cfg(test)]
-mod others;
 pub(crate) mod preflight;
 mod publish;
 pub(crate) mod reap;
 mod source;
 pub(crate) mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::time::Duration;

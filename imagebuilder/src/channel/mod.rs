@@ -22,7 +22,7 @@ pub(crate) mod session;
 pub(crate) mod show;
 pub(crate) mod store;
 #[cfg(test)]
-mod stories;
+mod tests;
 pub(crate) mod verify;
 pub(crate) mod waves;
 

@@ -156,13 +156,13 @@ fn age(created: &str, now: jiff::Timestamp) -> String {
 mod tests {
     use super::*;
     use cloud::Tags;
-    use cloud::testing::{Fake, OWNER};
+    use cloud::testing::{InMemoryAws, OWNER};
 
     #[tokio::test]
     async fn the_table_shows_verdict_digest_and_pointers_newest_first() {
-        let fake = Fake::default();
+        let aws = InMemoryAws::default();
         {
-            let mut aws = fake.aws();
+            let mut state = aws.state();
             let tags = |verdict: &str| {
                 Tags::from([
                     (tags::IMAGE.to_owned(), "shop".to_owned()),
@@ -170,13 +170,14 @@ mod tests {
                     (tags::VERDICT.to_owned(), verdict.to_owned()),
                 ])
             };
-            let first = aws.add_image(OWNER, "shop-1", tags("fit"));
-            aws.add_image(OWNER, "shop-2", tags("fit"));
-            aws.add_image(OWNER, "other", Tags::new());
-            aws.parameters
+            let first = state.add_image(OWNER, "shop-1", tags("fit"));
+            state.add_image(OWNER, "shop-2", tags("fit"));
+            state.add_image(OWNER, "other", Tags::new());
+            state
+                .parameters
                 .insert("/imagebuilder/shop/current".into(), first.to_string());
         }
-        let rows = rows(&fake.cloud(), &ImageName::parse("shop").unwrap())
+        let rows = rows(&aws.cloud(), &ImageName::parse("shop").unwrap())
             .await
             .unwrap();
         let text = table(&rows, "2026-01-01T05:00:00Z".parse().unwrap()).join("\n");

@@ -7,8 +7,6 @@ pub(crate) mod before;
 pub(crate) mod blame;
 mod context;
 pub(crate) mod drive;
-#[cfg(test)]
-mod fake;
 mod history;
 mod journals;
 pub(crate) mod limits;
@@ -16,14 +14,12 @@ pub(crate) mod observe;
 pub(crate) mod plan;
 pub(crate) mod preflight;
 mod run;
-#[cfg(test)]
-mod sample;
 pub(crate) mod show;
 pub(crate) mod smoke;
 pub(crate) mod start;
 pub(crate) mod status;
 #[cfg(test)]
-mod stories;
+mod tests;
 pub(crate) mod verbs;
 pub(crate) mod verify;
 mod versions;
@@ -31,3 +27,5 @@ pub(crate) mod view;
 pub(crate) mod watch;
 
 pub(crate) use self::context::RollContext;
+#[cfg(test)]
+use self::tests::sample;

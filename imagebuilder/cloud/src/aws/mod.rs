@@ -178,17 +178,3 @@ fn clients(region: String, ec2_endpoint: Option<String>, config: &aws_config::Sd
         ))),
     }
 }
-
-/// A cloud without a connection: tests replace the parts that they need.
-#[cfg(any(test, feature = "testing"))]
-pub fn disconnected() -> Cloud {
-    static NOWHERE: std::sync::OnceLock<Cloud> = std::sync::OnceLock::new();
-    let connect = || {
-        let config = aws_config::SdkConfig::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new("us-east-1"))
-            .build();
-        clients("us-east-1".to_owned(), None, &config)
-    };
-    NOWHERE.get_or_init(connect).clone()
-}

@@ -61,7 +61,7 @@ impl Shop {
             seen: Seen(at.join("seen.json")),
             output: Output::captured(),
             now: Timestamp::now(),
-            cloud: Some(cloud::testing::Fake::default().cloud()),
+            cloud: Some(cloud::testing::InMemoryAws::default().cloud()),
             region: None,
         };
         session.init().await.unwrap();

@@ -7,8 +7,8 @@ async fn rolled(fixture: &Fixture, numbers: std::ops::RangeInclusive<u64>) {
     for number in numbers {
         let image = format!("ami-{number}");
         {
-            let mut state = fixture.service.state();
-            state.add_image(&image);
+            let mut state = fixture.aws.state();
+            state.add_verified_image(&image);
             state.point("candidate", &image);
         }
         let ended = fixture.roll().await;
@@ -17,7 +17,7 @@ async fn rolled(fixture: &Fixture, numbers: std::ops::RangeInclusive<u64>) {
 }
 
 fn versions(fixture: &Fixture) -> Vec<u64> {
-    let state = fixture.service.state();
+    let state = fixture.aws.state();
     let versions = state.template.versions.iter();
     versions.map(|version| version.number).collect()
 }
@@ -36,7 +36,7 @@ async fn the_newest_versions_and_those_of_others_stay() {
     // The version before still exists.
     let ended = fixture.rollback().await;
     assert_eq!(ended.code, 0, "{}", ended.text);
-    let state = fixture.service.state();
+    let state = fixture.aws.state();
     assert_eq!(state.saved(), SavedVersion::Number(13));
     assert_eq!(state.template.latest, 14, "no version was made for it");
 }
@@ -49,21 +49,21 @@ async fn by_default_five_stay_and_with_zero_all() {
     let fixture = Fixture::new("keep_template_versions = 0");
     rolled(&fixture, 2..=8).await;
     assert_eq!(versions(&fixture), (6..=14).collect::<Vec<_>>());
-    assert!(!fixture.service.state().calls.contains(&"groups_from"));
+    assert!(!fixture.aws.state().calls.made.contains(&"groups_from"));
 }
 
 #[tokio::test]
 async fn versions_in_use_elsewhere_stay() {
     let fixture = Fixture::new("keep_template_versions = 1");
-    fixture.service.state().launched_elsewhere = vec![9];
-    fixture.service.state().template.default = 8;
+    fixture.aws.state().launch_outside_the_group(9);
+    fixture.aws.state().template.default = 8;
     rolled(&fixture, 2..=6).await;
     // 8 is the default, 9 runs elsewhere, 11 is the version before.
     assert_eq!(versions(&fixture), [6, 7, 8, 9, 11, 12]);
 
     let fixture = Fixture::new("keep_template_versions = 1");
     let other = "other".parse().unwrap();
-    fixture.service.state().other_groups = vec![other];
+    fixture.aws.state().other_groups = vec![other];
     rolled(&fixture, 2..=4).await;
     assert_eq!(versions(&fixture), [6, 7, 8, 9, 10]);
     assert!(text(&fixture).contains("group other launches from the same template"));
@@ -85,11 +85,9 @@ async fn what_was_not_recorded_as_made_here_stays() {
 async fn what_cannot_be_deleted_changes_no_outcome_and_is_tried_again() {
     let fixture = Fixture::new("keep_template_versions = 1");
     rolled(&fixture, 2..=3).await;
-    let denied =
-        cloud::CloudError::new(cloud::Kind::Denied, "delete", "UnauthorizedOperation", "no");
     fixture
-        .service
-        .fault("delete_version", Fault::Refused(denied));
+        .aws
+        .fault("delete_version", Fault::Refused(denied("delete")));
     rolled(&fixture, 4..=4).await;
     assert!(text(&fixture).contains("unused template versions are not deleted"));
     assert_eq!(versions(&fixture), [6, 7, 8, 9, 10]);

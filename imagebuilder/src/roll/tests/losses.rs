@@ -1,46 +1,23 @@
 //! Resources that disappear or are removed during a roll, and what is blamed.
 
 use super::*;
-use crate::roll::fake::State;
-use cloud::{Action, Activity, ActivityOutcome, GroupMember, Lifecycle};
-
-/// An activity that begins now.
-fn happens(
-    state: &mut State,
-    description: &str,
-    cause: &str,
-    outcome: ActivityOutcome,
-    message: &str,
-) {
-    let (action, instance) = Action::read(description);
-    let activity = Activity {
-        id: format!("b-{}", state.activities.len()),
-        action,
-        instance,
-        description: description.into(),
-        cause: cause.into(),
-        outcome,
-        message: message.into(),
-        started: Some(jiff::Timestamp::now()),
-    };
-    state.activities.insert(0, activity);
-}
+use cloud::{ActivityOutcome, GroupMember, Lifecycle, TemplateRef};
 
 /// An instance that was launched and then taken out of service.
-fn taken(state: &mut State, id: &str, why: &str) {
+fn taken(state: &mut AwsState, id: &str, why: &str) {
     let launch = format!("Launching a new EC2 instance: {id}");
-    happens(state, &launch, "", ActivityOutcome::Done, "");
+    state.add_activity(&launch, "", ActivityOutcome::Done, "");
     let cause = format!(
         "At 2026-11-30T06:30:00Z an instance was taken out of service in response to {why}"
     );
     let end = format!("Terminating EC2 instance: {id}");
-    happens(state, &end, &cause, ActivityOutcome::Done, "");
+    state.add_activity(&end, &cause, ActivityOutcome::Done, "");
 }
 
 #[tokio::test]
 async fn scaling_out_and_in_again_blames_no_release() {
     let fixture = Fixture::new("");
-    fixture.service.state().meanwhile = Some(("refresh", |state| {
+    fixture.aws.during("refresh", |state| {
         for number in 90..96 {
             taken(
                 state,
@@ -48,7 +25,7 @@ async fn scaling_out_and_in_again_blames_no_release() {
                 "a difference between desired and actual capacity, shrinking the capacity from 7 to 3.",
             );
         }
-    }));
+    });
     assert_eq!(fixture.roll().await.code, 0);
     fixture.assert_rolled("scaled");
     let messages = fixture.output.messages().join("\n");
@@ -61,7 +38,7 @@ async fn scaling_out_and_in_again_blames_no_release() {
 #[tokio::test]
 async fn health_checks_blame_the_release_over_the_whole_refresh() {
     let fixture = Fixture::new("");
-    fixture.service.state().meanwhile = Some(("refresh", |state| {
+    fixture.aws.during("refresh", |state| {
         for number in 0..3 {
             taken(
                 state,
@@ -72,9 +49,9 @@ async fn health_checks_blame_the_release_over_the_whole_refresh() {
         // Followed by two pages of irrelevant activities.
         for number in 0..250 {
             let moves = format!("Moving EC2 instance to Standby: i-8{number}");
-            happens(state, &moves, "", ActivityOutcome::Done, "");
+            state.add_activity(&moves, "", ActivityOutcome::Done, "");
         }
-    }));
+    });
     let ended = fixture.roll().await;
     assert_eq!(ended.code, 11, "{}", ended.text);
     assert!(
@@ -94,13 +71,12 @@ async fn hopeless_launches_end_the_roll_but_missing_capacity_does_not() {
     for (message, code) in [(never, 11), (capacity, 0)] {
         let fixture = Fixture::new("");
         let fails = async {
-            while fixture.service.state().refreshes.is_empty() {
+            while fixture.aws.state().refreshes.is_empty() {
                 tokio::task::yield_now().await;
             }
-            let mut state = fixture.service.state();
+            let mut state = fixture.aws.state();
             for _ in 0..4 {
-                happens(
-                    &mut state,
+                state.add_activity(
                     &format!("Launching a new EC2 instance.  Status Reason: {message}"),
                     "",
                     ActivityOutcome::Failed,
@@ -109,13 +85,13 @@ async fn hopeless_launches_end_the_roll_but_missing_capacity_does_not() {
             }
         };
         let (ended, ()) = tokio::join!(fixture.roll(), fails);
-        assert_eq!(ended.code, code, "{}", ended.text);
+        assert_eq!(ended.code, code, "{message}: {}", ended.text);
         let messages = fixture.output.messages();
         let printed = messages
             .iter()
             .filter(|line| line.contains("no instance: "))
             .count();
-        assert_eq!(printed, 1, "the same message is printed once: {messages:?}");
+        assert_eq!(printed, 1, "{message}: it is printed once: {messages:?}");
         if code == 11 {
             assert!(ended.text.contains(never), "{}", ended.text);
             assert!(
@@ -130,8 +106,8 @@ async fn hopeless_launches_end_the_roll_but_missing_capacity_does_not() {
 #[tokio::test]
 async fn old_instances_that_only_drain_are_no_failure() {
     let fixture = Fixture::new("");
-    fixture.service.state().meanwhile = Some(("start_refresh", |state| {
-        state.group.members.push(GroupMember {
+    fixture.aws.during("start_refresh", |state| {
+        state.group_mut().members.push(GroupMember {
             instance: sample::instance("i-77"),
             lifecycle: Lifecycle::parse("Terminating:Wait"),
             healthy: true,
@@ -141,7 +117,7 @@ async fn old_instances_that_only_drain_are_no_failure() {
             }),
             protected: true,
         });
-    }));
+    });
     let ended = fixture.roll().await;
     assert_eq!(ended.code, 0, "{}", ended.text);
     let messages = fixture.output.messages().join("\n");
@@ -153,16 +129,16 @@ async fn old_instances_that_only_drain_are_no_failure() {
 
 #[tokio::test]
 async fn a_deleted_group_is_named_with_only_possible_hints() {
-    type Happens = fn(&mut State);
+    type Happens = fn(&mut AwsState);
     let cases: [(&'static str, Happens, &str); 3] = [
         (
             "refresh",
-            |state| state.group.name = "other".parse().unwrap(),
+            |state| state.group = None,
             "group shop was deleted",
         ),
         (
             "activities",
-            |state| state.group.name = "other".parse().unwrap(),
+            |state| state.group = None,
             "group shop was deleted",
         ),
         ("instances_tagged", |_| {}, ""),
@@ -170,24 +146,21 @@ async fn a_deleted_group_is_named_with_only_possible_hints() {
     for (call, happens, expected) in cases {
         let fixture = Fixture::new("");
         let deletes = async {
-            while fixture.service.state().refreshes.is_empty() {
+            while fixture.aws.state().refreshes.is_empty() {
                 tokio::task::yield_now().await;
             }
-            fixture.service.state().meanwhile = Some((call, happens));
+            fixture.aws.during(call, happens);
         };
         let (ended, ()) = tokio::join!(fixture.roll(), deletes);
         if expected.is_empty() {
-            assert_eq!(ended.code, 0);
+            assert_eq!(ended.code, 0, "{call}");
             continue;
         }
         assert_eq!(ended.code, 10, "{call}: {}", ended.text);
-        assert!(ended.text.contains(expected), "{}", ended.text);
-        assert!(
-            !ended.text.contains("whose refresh continues"),
-            "{}",
-            ended.text
-        );
-        assert!(!ended.text.contains("roll rollback"), "{}", ended.text);
+        assert!(ended.text.contains(expected), "{call}: {}", ended.text);
+        for absent in ["whose refresh continues", "roll rollback"] {
+            assert!(!ended.text.contains(absent), "{call}: {}", ended.text);
+        }
     }
 }
 
@@ -195,10 +168,10 @@ async fn a_deleted_group_is_named_with_only_possible_hints() {
 async fn a_recreated_group_lacks_our_refresh() {
     let fixture = Fixture::new("");
     let anew = async {
-        while fixture.service.state().on(8) == 0 {
+        while fixture.aws.state().on(8) == 0 {
             tokio::task::yield_now().await;
         }
-        fixture.service.state().refreshes.clear();
+        fixture.aws.state().refreshes.clear();
     };
     let (ended, ()) = tokio::join!(fixture.roll(), anew);
     assert_eq!(ended.code, 10, "{}", ended.text);
@@ -207,9 +180,10 @@ async fn a_recreated_group_lacks_our_refresh() {
         "{}",
         ended.text
     );
-    let state = fixture.service.state();
+    let state = fixture.aws.state();
     let asked = state
         .calls
+        .made
         .iter()
         .filter(|call| **call == "refresh")
         .count();
@@ -221,10 +195,10 @@ async fn a_launch_template_that_is_deleted_is_named_by_every_verb() {
     let mut fixture = Fixture::new("");
     fixture.settings.verify_timeout = Some(Duration::from_millis(20));
     let deletes = async {
-        while fixture.service.state().on(8) == 0 {
+        while fixture.aws.state().on(8) == 0 {
             tokio::task::yield_now().await;
         }
-        fixture.service.state().template_gone = true;
+        fixture.aws.state().template_exists = false;
     };
     let (ended, ()) = tokio::join!(fixture.roll(), deletes);
     assert_eq!(ended.code, 14, "{}", ended.text);
@@ -242,13 +216,8 @@ async fn a_launch_template_that_is_deleted_is_named_by_every_verb() {
 #[tokio::test]
 async fn a_pointer_failure_still_reports_the_fleet_as_verified() {
     let fixture = Fixture::new("");
-    let refused = cloud::CloudError::new(
-        cloud::Kind::Denied,
-        "point parameter /imagebuilder/shop/previous",
-        "AccessDeniedException",
-        "",
-    );
-    fixture.service.fault("point", Fault::Refused(refused));
+    let refused = denied("point parameter /imagebuilder/shop/previous");
+    fixture.aws.fault("point", Fault::Refused(refused));
     let ended = fixture.roll().await;
     assert_eq!(ended.code, 1);
     assert!(
@@ -267,12 +236,8 @@ async fn a_pointer_failure_still_reports_the_fleet_as_verified() {
 async fn waiting_for_another_refresh_offers_nothing_against_it() {
     let mut fixture = Fixture::new("");
     {
-        let mut state = fixture.service.state();
-        let six = TemplateRef {
-            id: sample::TEMPLATE.into(),
-            version: 6,
-        };
-        state.begin(&six, Vec::new(), true);
+        let mut state = fixture.aws.state();
+        state.begin_refresh(6);
         state.statuses = vec![RefreshStatus::InProgress; 9].into();
     }
     fixture.settings.watch_timeout = Some(Duration::ZERO);
@@ -289,15 +254,8 @@ async fn waiting_for_another_refresh_offers_nothing_against_it() {
 #[tokio::test]
 async fn a_caller_who_may_not_list_activities_still_watches() {
     let fixture = Fixture::new("");
-    for _ in 0..50 {
-        let denied = cloud::CloudError::new(
-            cloud::Kind::Denied,
-            "list scaling activities",
-            "AccessDenied",
-            "",
-        );
-        fixture.service.fault("activities", Fault::Refused(denied));
-    }
+    let denied = denied("list scaling activities");
+    fixture.aws.refuse("activities", denied);
     assert_eq!(fixture.roll().await.code, 0);
     let messages = fixture.output.messages();
     let printed = messages
@@ -312,27 +270,27 @@ async fn a_caller_who_may_not_list_activities_still_watches() {
 async fn a_poll_reads_only_what_can_have_changed() {
     let calls = |size: u32| async move {
         let mut fixture = Fixture::new("");
-        fixture.service = Service::new(size);
-        let service = fixture.service.clone();
+        fixture.aws = InMemoryAws::with_fleet(size);
+        let aws = fixture.aws.clone();
         let began = async {
-            while service.state().on(8) == 0 {
+            while aws.state().on(8) == 0 {
                 tokio::task::yield_now().await;
             }
             let at = {
-                let mut state = service.state();
+                let mut state = aws.state();
                 state.statuses = vec![RefreshStatus::InProgress; 40].into();
-                state.calls.len()
+                state.calls.made.len()
             };
-            while !service.state().statuses.is_empty() {
+            while !aws.state().statuses.is_empty() {
                 tokio::task::yield_now().await;
             }
             at
         };
         let (ended, at) = tokio::join!(fixture.roll(), began);
         assert_eq!(ended.code, 0, "{}", ended.text);
-        let state = fixture.service.state();
+        let state = fixture.aws.state();
         // Two polls are allowed for calls that were active when the pause began.
-        let polls: Vec<&[&str]> = state.calls[at..]
+        let polls: Vec<&[&str]> = state.calls.made[at..]
             .split(|call| *call == "refresh")
             .skip(2)
             .take(30)

@@ -1,38 +1,34 @@
-//! Fleets, members and refreshes for the tables of [`plan`](super::plan), [`watch`](super::watch)
-//! and [`verify`](super::verify): healthy, so that each case spoils one thing.
+//! Fleets, members and refreshes for the tables of [`plan`](super::super::plan), [`watch`](super::super::watch)
+//! and [`verify`](super::super::verify): healthy, so that each case spoils one thing.
 
 use contract::registry::Verdict;
 use jiff::{SignedDuration, Timestamp};
 
-use super::plan::{Direction, GateVerdict, Goal, Target};
-use super::view::{
+use super::super::plan::{Direction, GateVerdict, Goal, Target};
+use super::super::view::{
     Activity, FleetView, HealthSource, Hook, HookMoment, Launchable, Launches, Lifecycle, Member,
     RecordView, Refresh, RefreshStatus, SavedVersion, Size, TargetHealth, TemplateRef, TemplateUse,
     TemplateVersion,
 };
 use crate::config::Settings;
 use cloud::ids::{GroupName, ImageId, InstanceId};
+pub(in crate::roll) use cloud::testing::{TARGET_GROUP, TEMPLATE};
 use cloud::{Action, ActivityOutcome, TemplateImage};
 
-/// The template every sample uses.
-pub(super) const TEMPLATE: &str = "lt-1";
-/// The target group every sample uses.
-pub(super) const TARGET_GROUP: &str = "arn:aws:elasticloadbalancing:us-east-1:1:targetgroup/shop/1";
-
-pub(super) fn settings(roll: &str) -> Settings {
+pub(in crate::roll) fn settings(roll: &str) -> Settings {
     let fleet = toml::from_str("group = \"shop\"").unwrap();
     Settings::validate(&fleet, &toml::from_str(roll).unwrap()).unwrap()
 }
 
-pub(super) fn instance(id: &str) -> InstanceId {
+pub(in crate::roll) fn instance(id: &str) -> InstanceId {
     InstanceId::parse(id).unwrap()
 }
 
-pub(super) fn image(id: &str) -> ImageId {
+pub(in crate::roll) fn image(id: &str) -> ImageId {
     ImageId::parse(id).unwrap()
 }
 
-pub(super) fn target(version: u64, image_id: &str) -> Target {
+pub(in crate::roll) fn target(version: u64, image_id: &str) -> Target {
     Target {
         template_id: TEMPLATE.into(),
         version,
@@ -41,7 +37,7 @@ pub(super) fn target(version: u64, image_id: &str) -> Target {
 }
 
 /// An image that is available and verified.
-pub(super) fn goal(image_id: &str) -> Goal {
+pub(in crate::roll) fn goal(image_id: &str) -> Goal {
     Goal {
         image: image(image_id),
         state: Launchable::Yes,
@@ -52,7 +48,7 @@ pub(super) fn goal(image_id: &str) -> Goal {
 }
 
 /// A member in this state, otherwise healthy.
-pub(super) fn member(id: &str, version: u64, image_id: &str, lifecycle: &str) -> Member {
+pub(in crate::roll) fn member(id: &str, version: u64, image_id: &str, lifecycle: &str) -> Member {
     Member {
         instance: instance(id),
         lifecycle: Lifecycle::parse(lifecycle),
@@ -76,7 +72,7 @@ pub(super) fn member(id: &str, version: u64, image_id: &str, lifecycle: &str) ->
     }
 }
 
-pub(super) fn version(number: u64, image_id: &str, description: &str) -> TemplateVersion {
+pub(in crate::roll) fn version(number: u64, image_id: &str, description: &str) -> TemplateVersion {
     TemplateVersion {
         number,
         image: TemplateImage::Literal(image(image_id)),
@@ -87,7 +83,7 @@ pub(super) fn version(number: u64, image_id: &str, description: &str) -> Templat
 
 /// A group of `size` members, all on template version `number` with this image, with a launch hook
 /// and a target group, its template holding versions up to that one.
-pub(super) fn fleet(size: u32, number: u64, image_id: &str) -> FleetView {
+pub(in crate::roll) fn fleet(size: u32, number: u64, image_id: &str) -> FleetView {
     FleetView {
         group: GroupName::parse("shop").unwrap(),
         size: Size {
@@ -129,7 +125,7 @@ pub(super) fn fleet(size: u32, number: u64, image_id: &str) -> FleetView {
 }
 
 /// The template of a sample fleet, to be spoiled.
-pub(super) fn template(view: &mut FleetView) -> &mut TemplateUse {
+pub(in crate::roll) fn template(view: &mut FleetView) -> &mut TemplateUse {
     match &mut view.launches {
         Launches::Template(template) => template,
         other => panic!("the sample launches from {other:?}"),
@@ -137,11 +133,11 @@ pub(super) fn template(view: &mut FleetView) -> &mut TemplateUse {
 }
 
 /// When every sample refresh began.
-pub(super) fn began() -> Timestamp {
+pub(in crate::roll) fn began() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
-pub(super) fn refresh(status: &str) -> Refresh {
+pub(in crate::roll) fn refresh(status: &str) -> Refresh {
     Refresh {
         id: "r-1".into(),
         status: RefreshStatus::parse(status),
@@ -160,7 +156,7 @@ pub(super) fn refresh(status: &str) -> Refresh {
 }
 
 /// An activity that began this many seconds after the sample refresh.
-pub(super) fn activity(
+pub(in crate::roll) fn activity(
     description: &str,
     cause: &str,
     outcome: ActivityOutcome,
@@ -181,7 +177,7 @@ pub(super) fn activity(
 }
 
 /// An instance that came up this many seconds after the sample refresh began, and was turned away.
-pub(super) fn lost(id: &str, seconds: i64) -> Activity {
+pub(in crate::roll) fn lost(id: &str, seconds: i64) -> Activity {
     activity(
         &format!("Launching a new EC2 instance: {id}"),
         "",

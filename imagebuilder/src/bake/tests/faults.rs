@@ -1,211 +1,7 @@
-//! Fault tests: the whole bake on an in-memory cloud, killed or failed at every call that changes something.
+//! Fault tests: a bake that is killed or fails at every call that changes something.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-use async_trait::async_trait;
-use contract::registry::Verdict;
-
-use super::builder::record_builder;
-use super::reap::{Mode, reap};
 use super::*;
-use crate::output::Step;
-use cloud::ids::SnapshotId;
-use cloud::testing::{Fake, Fault, OWNER};
-use cloud::{Answer, Tags};
-
-/// A builder that does to the fake cloud what Packer 1.6.6 does to EC2; tags arrive only at the end.
-struct Scripted(Fake, Script);
-
-/// What happens during the build.
-#[derive(Clone, Default)]
-pub(super) struct Script {
-    /// An image that is not the run's, named as its artifact all the same.
-    pub(super) artifact: Option<ImageId>,
-    /// Another user takes a snapshot of the builder's volume, and registers an image with the candidate's: both snapshots.
-    pub(super) visitors: Option<Arc<Mutex<Vec<SnapshotId>>>>,
-    /// The ledger cannot be written once the builder is there.
-    pub(super) full_disk: bool,
-}
-
-impl Scripted {
-    async fn made<T>(
-        &self,
-        operation: &str,
-        act: impl FnOnce(&mut cloud::testing::FakeAws) -> T,
-    ) -> Answer<T> {
-        self.0.change(operation, |aws| Ok(act(aws))).await
-    }
-}
-
-#[async_trait]
-impl Builder for Scripted {
-    async fn check(&self, folder: &Path) -> anyhow::Result<()> {
-        anyhow::ensure!(folder.join(TEMPLATE).exists(), "no template");
-        Ok(())
-    }
-
-    async fn build(
-        &self,
-        ledger: &mut Ledger,
-        _step: &mut Step,
-        _cancel: &Cancel,
-        _deadline: Duration,
-    ) -> anyhow::Result<ImageId> {
-        let tags = Tags::from([(tags::RUN.to_owned(), ledger.run().to_string())]);
-        let source = ImageId::parse("ami-1").unwrap();
-        let builder = self
-            .made("run", |aws| aws.add_instance(&source, tags))
-            .await?;
-        if self.1.full_disk {
-            std::fs::create_dir(ledger.folder().join("ledger.json.new"))?;
-        }
-        record_builder(&self.0, ledger).await??;
-        let name = std::fs::read_to_string(ledger.folder().join(TEMPLATE))?;
-        let name = name
-            .split("ami_name        = \"")
-            .nth(1)
-            .unwrap()
-            .split('"')
-            .next()
-            .unwrap()
-            .to_owned();
-        let image = self
-            .made("create image", |aws| {
-                aws.create_image(&builder, &name, Tags::new())
-            })
-            .await?;
-        if let Some(visitors) = &self.1.visitors {
-            let mut aws = self.0.aws();
-            let volume = aws.attached[&builder][0].clone();
-            let by_hand = aws.add_snapshot(Some(volume), "before I try something", Tags::new());
-            let theirs = aws.add_image(OWNER, "theirs", Tags::new());
-            let shared = aws.images[&image].snapshots[0].clone();
-            let theirs = aws.images.get_mut(&theirs).unwrap();
-            theirs.snapshots.push(shared.clone());
-            visitors.lock().unwrap().extend([by_hand, shared]);
-        }
-        let instance = self.0.aws().instances[&builder].clone();
-        let builder = instance.owned_by(ledger.run()).unwrap();
-        self.0.cloud().instances.terminate(&builder).await?;
-        Ok(self.1.artifact.clone().unwrap_or(image))
-    }
-}
-
-pub(super) struct Scene {
-    pub(super) fake: Fake,
-    pub(super) script: Script,
-    pub(super) config: Config,
-    folder: tempfile::TempDir,
-    pub(super) output: Output,
-    cancel: Cancel,
-    _asking: tokio::sync::watch::Sender<u32>,
-}
-
-impl Scene {
-    pub(super) fn new(verdict: Verdict) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        for file in ["agent", "orders"] {
-            std::fs::write(folder.path().join(file), test_support::elf(62, file)).unwrap();
-        }
-        let fake = Fake::default();
-        {
-            let mut aws = fake.aws();
-            let id = aws.add_image("136693071363", "debian-12-amd64-20260101-1", Tags::new());
-            let mut source = aws.images.remove(&id).unwrap();
-            source.id = ImageId::parse("ami-1").unwrap();
-            aws.images.insert(source.id.clone(), source);
-            aws.verdict = Some((verdict, "orders: 503".to_owned()));
-        }
-        let (asking, cancel) = Cancel::manual();
-        Self {
-            fake,
-            script: Script::default(),
-            config: Config::parse(CONFIG, "test.toml").unwrap(),
-            folder,
-            output: Output::captured(),
-            cancel,
-            _asking: asking,
-        }
-    }
-
-    pub(super) fn runs(&self) -> PathBuf {
-        self.folder.path().join("runs")
-    }
-
-    pub(super) async fn bake(&self, reuse: Reuse) -> anyhow::Result<Baked> {
-        let cloud = self.fake.cloud();
-        let bake = Bake {
-            config: &self.config,
-            root: self.folder.path().to_owned(),
-            runs: self.runs(),
-            cloud: &cloud,
-            builder: &Scripted(self.fake.clone(), self.script.clone()),
-            packer: Version::parse("1.6.6").unwrap(),
-            output: &self.output,
-            cancel: &self.cancel,
-            reuse,
-            channel: None,
-        };
-        bake.run().await
-    }
-
-    /// Bakes until the arranged kill; `None` when the bake ended first.
-    pub(super) async fn bake_until_killed(&self) -> Option<anyhow::Result<Baked>> {
-        let killed = self.fake.killed();
-        tokio::select! {
-            () = killed.notified() => None,
-            result = self.bake(Reuse::Allowed) => Some(result),
-        }
-    }
-
-    pub(super) async fn reap(&self) -> super::reap::Reaped {
-        self.fake.aws().fault = None;
-        let day = Duration::from_secs(86400);
-        reap(
-            &self.fake.cloud(),
-            &self.config.image.name,
-            &self.runs(),
-            &self.output,
-            Mode::Remove,
-            day,
-        )
-        .await
-        .unwrap()
-    }
-
-    /// What is in the cloud, apart from a completely published image.
-    fn leftovers(&self) -> Vec<String> {
-        let aws = self.fake.aws();
-        let mut all = aws.inventory();
-        let pointer = "/imagebuilder/shop/candidate".to_owned();
-        if let Some(image) = aws.parameters.get(&pointer) {
-            let image = &aws.images[&ImageId::parse(image.as_str()).unwrap()];
-            let published = [
-                vec![pointer, image.id.to_string()],
-                image.snapshots.iter().map(ToString::to_string).collect(),
-            ];
-            all.retain(|thing| !published.concat().contains(thing));
-        }
-        all
-    }
-}
-
-const CONFIG: &str = r#"
-[image]
-name = "shop"
-[image.source]
-owners = ["136693071363"]
-name = "debian-12-*"
-[image.agent]
-binary = "agent"
-[services.orders]
-binary = "orders"
-health_url = "http://127.0.0.1:8080/gtg"
-[bake]
-share = ["210987654321"]
-"#;
+use cloud::testing::{Fault, Nth, failure};
 
 #[tokio::test(start_paused = true)]
 async fn a_bake_leaves_one_image_and_a_second_changes_nothing() {
@@ -213,7 +9,7 @@ async fn a_bake_leaves_one_image_and_a_second_changes_nothing() {
     let first = scene.bake(Reuse::Allowed).await.unwrap();
     assert_eq!(scene.leftovers(), Vec::<String>::new());
     {
-        let aws = scene.fake.aws();
+        let aws = scene.aws.state();
         let image = &aws.images[&first.image];
         assert_eq!(image.tags[tags::VERDICT], "fit");
         assert_eq!(image.tags[tags::DIGEST], first.digest.as_str());
@@ -223,12 +19,12 @@ async fn a_bake_leaves_one_image_and_a_second_changes_nothing() {
         );
         assert_eq!(aws.shares[&first.image].len(), 1);
     }
-    let changes = scene.fake.aws().changes;
+    let changes = scene.aws.state().calls.changes;
     let second = scene.bake(Reuse::Allowed).await.unwrap();
     assert_eq!(second.image, first.image);
     assert_eq!(second.run, None);
     assert_eq!(
-        scene.fake.aws().changes,
+        scene.aws.state().calls.changes,
         changes,
         "an unchanged bake changes nothing"
     );
@@ -253,7 +49,7 @@ async fn what_does_not_exist_is_refused_at_once_and_all_together() {
     )
     .unwrap();
     {
-        let mut aws = scene.fake.aws();
+        let mut aws = scene.aws.state();
         aws.missing = ["t9.huge", "subnet-1", "sg-1"].map(str::to_owned).into();
     }
     let error = scene.bake(Reuse::Allowed).await.unwrap_err();
@@ -269,7 +65,7 @@ async fn what_does_not_exist_is_refused_at_once_and_all_together() {
     ] {
         assert!(message.contains(want), "{message}\nmisses {want}");
     }
-    assert_eq!(scene.fake.aws().changes, 0);
+    assert_eq!(scene.aws.state().calls.changes, 0);
     assert!(!scene.runs().exists());
 }
 
@@ -279,8 +75,8 @@ async fn a_missing_gate_profile_is_refused_before_the_bake() {
     let gate = "[bake.gate]\ninstance_profile = \"shop\"\nsecurity_groups = [\"sg-1\"]\n";
     scene.config = Config::parse(&format!("{CONFIG}{gate}"), "test.toml").unwrap();
     assert!(scene.bake(Reuse::Allowed).await.is_err());
-    assert_eq!(scene.fake.aws().changes, 0);
-    scene.fake.aws().profiles.insert("shop".to_owned());
+    assert_eq!(scene.aws.state().calls.changes, 0);
+    scene.aws.state().profiles.insert("shop".to_owned());
     scene.bake(Reuse::Allowed).await.unwrap();
 }
 
@@ -295,7 +91,7 @@ async fn every_denied_action_is_found_before_the_first_change() {
             let more = "encrypt = true\nkms_key = \"arn:aws:kms:us-east-1:123456789012:key/1\"\n[bake.gate]\ninstance_profile = \"shop\"\n";
             scene.config = Config::parse(&format!("{CONFIG}{more}"), "test.toml").unwrap();
             {
-                let mut aws = scene.fake.aws();
+                let mut aws = scene.aws.state();
                 aws.profiles.insert("shop".to_owned());
                 aws.policy.denied.insert(action.name);
                 aws.policy.silent = silent;
@@ -306,7 +102,7 @@ async fn every_denied_action_is_found_before_the_first_change() {
                 Err(error) => {
                     assert_eq!(Exit::of(&error), Exit::Refused, "{name}: {error:#}");
                     assert!(format!("{error:#}").contains(name), "{name}: {error:#}");
-                    assert_eq!(scene.fake.aws().changes, 0, "{name}");
+                    assert_eq!(scene.aws.state().calls.changes, 0, "{name}");
                     assert!(!scene.runs().exists(), "{name}");
                 }
                 Ok(_) => {
@@ -333,7 +129,7 @@ async fn a_policy_that_goes_by_the_runs_tag_is_no_denial() {
     for silent in [false, true] {
         let scene = Scene::new(Verdict::Fit);
         {
-            let mut aws = scene.fake.aws();
+            let mut aws = scene.aws.state();
             aws.policy.silent = silent;
             aws.policy.by_tag.extend([
                 "ec2:TerminateInstances",
@@ -349,7 +145,7 @@ async fn a_policy_that_goes_by_the_runs_tag_is_no_denial() {
         let named = messages
             .iter()
             .any(|line| line.contains("not checked: ") && line.contains("ec2:TerminateInstances"));
-        assert!(named, "{messages:#?}");
+        assert!(named, "silent {silent}: {messages:#?}");
     }
 }
 
@@ -361,8 +157,8 @@ async fn a_policy_of_the_key_itself_is_no_denial() {
         "encrypt = true\nkms_key = \"arn:aws:kms:us-east-1:123456789012:key/1\"\n[bake.gate]\n";
     scene.config = Config::parse(&format!("{CONFIG}{key}"), "test.toml").unwrap();
     scene
-        .fake
-        .aws()
+        .aws
+        .state()
         .policy
         .by_tag
         .insert("kms:GenerateDataKeyWithoutPlaintext");
@@ -391,7 +187,7 @@ async fn a_reap_names_what_is_denied_and_goes_on() {
             let name = action.name;
             let scene = Scene::new(Verdict::Fit);
             {
-                let mut aws = scene.fake.aws();
+                let mut aws = scene.aws.state();
                 aws.add_volume(dead.clone());
                 aws.policy.denied.insert(name);
                 aws.policy.silent = silent;
@@ -416,29 +212,24 @@ async fn a_reap_names_what_is_denied_and_goes_on() {
     }
     // Nothing to reap, nothing to ask.
     let scene = Scene::new(Verdict::Fit);
-    assert_eq!(scene.reap().await, super::reap::Reaped::default());
-    assert!(scene.fake.aws().policy.asked.is_empty());
+    assert_eq!(scene.reap().await, Reaped::default());
+    assert!(scene.aws.state().policy.asked.is_empty());
 }
 
 /// A kind of resource that a reap cannot list is reported, not taken as empty.
 #[tokio::test(start_paused = true)]
 async fn a_reap_reports_unlisted_kinds_and_removes_the_rest() {
     let scene = Scene::new(Verdict::Fit);
-    {
-        let mut aws = scene.fake.aws();
-        let run = "20250101T000000Z-bake-00000a".to_owned();
-        aws.add_key_pair(
-            "imagebuilder-old",
-            Tags::from([(tags::RUN.to_owned(), run)]),
-        );
-        aws.denied = true;
-    }
+    let run = "20250101T000000Z-bake-00000a".to_owned();
+    let tags = Tags::from([(tags::RUN.to_owned(), run)]);
+    scene.aws.state().add_key_pair("imagebuilder-old", tags);
+    scene.may_not_list_volumes_and_interfaces();
     let reaped = scene.reap().await;
     let unlisted = reaped.unlisted.join(", ");
     for want in ["volume (", "network interface ("] {
         assert!(unlisted.contains(want), "{unlisted}");
     }
-    assert_eq!(scene.fake.aws().inventory(), Vec::<String>::new());
+    assert_eq!(scene.aws.state().inventory(), Vec::<String>::new());
 }
 
 /// Only the image shows that a snapshot belongs to a published image.
@@ -446,14 +237,14 @@ async fn a_reap_reports_unlisted_kinds_and_removes_the_rest() {
 async fn no_snapshot_is_reaped_while_images_cannot_be_listed() {
     let scene = Scene::new(Verdict::Fit);
     {
-        let mut aws = scene.fake.aws();
+        let mut aws = scene.aws.state();
         let run = "20250101T000000Z-bake-00000a".to_owned();
         let mut tags = Tags::from([(tags::RUN.to_owned(), run)]);
         aws.add_key_pair("imagebuilder-old", tags.clone());
         tags.insert(tags::VERDICT.to_owned(), "fit".to_owned());
         aws.add_image(OWNER, "published", tags);
-        aws.images_denied = true;
     }
+    scene.aws.refuse("search", denied("list images"));
     let reaped = scene.reap().await;
     assert_eq!(reaped.removed.len(), 1, "{reaped:?}");
     let left = reaped.left.join(", ");
@@ -484,7 +275,7 @@ async fn a_gate_refusal_is_exit_4_with_the_agents_reason() {
     let error = scene.bake(Reuse::Allowed).await.unwrap_err();
     assert_eq!(Exit::of(&error), Exit::BakeFailed);
     insta::assert_snapshot!(format!("{error:#}"), @"bake failed, everything it created was removed: the gate refuses the candidate: the agent reports unfit: orders: 503");
-    assert_eq!(scene.fake.aws().inventory(), Vec::<String>::new());
+    assert_eq!(scene.aws.state().inventory(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
@@ -496,7 +287,7 @@ async fn a_silent_agent_is_refused_when_time_is_up() {
         format!("{error:#}").contains("no verdict within 600 s"),
         "{error:#}"
     );
-    assert_eq!(scene.fake.aws().inventory(), Vec::<String>::new());
+    assert_eq!(scene.aws.state().inventory(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
@@ -505,32 +296,25 @@ async fn after_a_kill_reap_leaves_nothing_or_a_published_image() {
     for verdict in [Verdict::Fit, Verdict::Unfit] {
         for at in 1.. {
             let mut ended = 0;
-            for fault in [Fault::KilledBefore(at), Fault::KilledAfter(at)] {
+            for fault in [Fault::Hangs, Fault::HangsAfter] {
+                let what = format!("{fault:?} at change {at}, {verdict:?}");
                 let scene = Scene::new(verdict);
-                scene.fake.aws().fault = Some(fault);
+                scene.aws.fault_at(Nth::Change(at), fault);
                 if scene.bake_until_killed().await.is_some() {
                     ended += 1;
                     continue;
                 }
                 kills += 1;
                 let reaped = scene.reap().await;
-                assert_eq!(reaped.left, Vec::<String>::new(), "{fault:?} {verdict:?}");
-                assert_eq!(
-                    scene.leftovers(),
-                    Vec::<String>::new(),
-                    "{fault:?} {verdict:?}"
-                );
-                assert_eq!(
-                    scene.reap().await,
-                    super::reap::Reaped::default(),
-                    "reap twice, {fault:?}"
-                );
+                assert_eq!(reaped.left, Vec::<String>::new(), "{what}");
+                assert_eq!(scene.leftovers(), Vec::<String>::new(), "{what}");
+                assert_eq!(scene.reap().await, Reaped::default(), "reap twice, {what}");
                 if verdict == Verdict::Fit {
                     scene.bake(Reuse::Allowed).await.unwrap();
                     assert_eq!(
                         scene.leftovers(),
                         Vec::<String>::new(),
-                        "baked again after {fault:?}"
+                        "baked again after {what}"
                     );
                 }
             }
@@ -546,14 +330,15 @@ async fn after_a_kill_reap_leaves_nothing_or_a_published_image() {
 async fn failing_at_every_change_undoes_everything_or_names_it() {
     for at in 1.. {
         let scene = Scene::new(Verdict::Fit);
-        scene.fake.aws().fault = Some(Fault::Fails(at));
+        let fault = Fault::Refused(failure("InternalError"));
+        scene.aws.fault_at(Nth::Change(at), fault);
         match scene.bake(Reuse::Allowed).await {
-            Ok(_) if scene.fake.aws().changes < at => break,
+            Ok(_) if scene.aws.state().calls.changes < at => break,
             // Only the cleanup failed: the image is kept.
             Ok(_) => {}
             Err(error) => match Exit::of(&error) {
                 Exit::BakeFailed => assert_eq!(
-                    scene.fake.aws().inventory(),
+                    scene.aws.state().inventory(),
                     Vec::<String>::new(),
                     "at {at}"
                 ),
@@ -574,12 +359,13 @@ async fn what_cannot_be_undone_is_exit_5_and_named() {
     let mut named = 0;
     for at in 1.. {
         let scene = Scene::new(Verdict::Unfit);
-        scene.fake.aws().fault = Some(Fault::Fails(at));
+        let fault = Fault::Refused(failure("InternalError"));
+        scene.aws.fault_at(Nth::Change(at), fault);
         let error = scene.bake(Reuse::Allowed).await.unwrap_err();
-        if scene.fake.aws().changes < at {
+        if scene.aws.state().calls.changes < at {
             break;
         }
-        let left = scene.fake.aws().inventory();
+        let left = scene.aws.state().inventory();
         if left.is_empty() {
             // The call that failed may have had nothing to remove; its answer alone would show that.
             continue;
@@ -589,14 +375,14 @@ async fn what_cannot_be_undone_is_exit_5_and_named() {
         let printed = format!("{error:#}");
         assert!(
             left.iter().all(|thing| printed.contains(thing.as_str())),
-            "{printed} misses {left:?}"
+            "at {at}: {printed} misses {left:?}"
         );
-        assert_eq!(
-            crate::exit::hint(&error).as_deref(),
-            Some("`imagebuilder reap` removes it")
-        );
+        let hint = crate::exit::hint(&error);
+        let want = Some("`imagebuilder reap` removes it");
+        assert_eq!(hint.as_deref(), want, "at {at}");
         scene.reap().await;
-        assert_eq!(scene.fake.aws().inventory(), Vec::<String>::new());
+        let left = scene.aws.state().inventory();
+        assert_eq!(left, Vec::<String>::new(), "reaped after {at}");
     }
     assert!(named > 3, "only {named} faults left something");
 }
@@ -607,7 +393,7 @@ async fn a_run_of_another_host_is_reaped_only_when_old() {
     let old = "20250101T000000Z-bake-00000a";
     let young = image::run_id("bake", jiff::Timestamp::now(), 11);
     {
-        let mut aws = scene.fake.aws();
+        let mut aws = scene.aws.state();
         let source = ImageId::parse("ami-1").unwrap();
         for run in [old, young.as_str()] {
             let tags = Tags::from([
@@ -622,7 +408,7 @@ async fn a_run_of_another_host_is_reaped_only_when_old() {
         aws.add_image(OWNER, "published", published);
     }
     scene.reap().await;
-    let aws = scene.fake.aws();
+    let aws = scene.aws.state();
     let names: Vec<&str> = aws
         .images
         .values()
@@ -644,7 +430,7 @@ async fn what_is_pointed_at_or_in_use_is_never_reaped() {
     let scene = Scene::new(Verdict::Fit);
     let run = "20250101T000000Z-bake-00000a";
     {
-        let mut aws = scene.fake.aws();
+        let mut aws = scene.aws.state();
         let tags = Tags::from([
             (tags::RUN.into(), run.into()),
             (tags::IMAGE.into(), "shop".into()),
@@ -657,7 +443,7 @@ async fn what_is_pointed_at_or_in_use_is_never_reaped() {
         aws.add_image(OWNER, "loose", tags);
     }
     scene.reap().await;
-    let aws = scene.fake.aws();
+    let aws = scene.aws.state();
     let names: Vec<&str> = aws
         .images
         .values()

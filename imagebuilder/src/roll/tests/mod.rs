@@ -1,9 +1,11 @@
-//! Whole rolls over the fake service: the messages, the resulting state, and every interruption.
+//! Whole rolls over the in-memory AWS: the messages, the resulting state, and every interruption. Samples for the tables of the
+//! pure modules are in [`sample`].
 
 mod earlier;
 mod faults;
 mod losses;
 mod rollbacks;
+pub(super) mod sample;
 mod versions;
 
 use std::collections::VecDeque;
@@ -14,17 +16,44 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch::Sender;
 
-use super::fake::{Fault, Service, meant, throttled};
+use super::RollContext;
 use super::plan::Consent;
 use super::smoke::{Occasion, Smoke};
 use super::verbs::{self, Busy, Extent, Request};
-use super::{RollContext, sample};
 use crate::cancel::Cancel;
 use crate::config::{Settings, SmokeTest};
 use crate::exit::Exit;
 use crate::output::Output;
 use cloud::ids::ImageName;
-use cloud::{IRREVERSIBLE, REFRESH_IN_PROGRESS, RefreshStatus, SavedVersion, TemplateRef};
+use cloud::testing::{AwsState, Fault, InMemoryAws, Nth, denied, failure, throttled};
+use cloud::{IRREVERSIBLE, REFRESH_IN_PROGRESS, RefreshStatus, SavedVersion};
+
+/// Every call that a roll may make.
+const CALLS: [&str; 23] = [
+    "activities",
+    "cancel_refresh",
+    "console",
+    "delete",
+    "delete_version",
+    "drain_seconds",
+    "group",
+    "groups_from",
+    "health",
+    "hooks",
+    "image",
+    "instance",
+    "instances_tagged",
+    "make_version",
+    "named",
+    "parameter",
+    "point",
+    "refresh",
+    "refreshes",
+    "roll_back",
+    "save_version",
+    "start_refresh",
+    "template",
+];
 
 /// Settings for a service that advances at each poll: hardly any pause between two of them.
 fn fast(mut settings: Settings) -> Settings {
@@ -45,7 +74,7 @@ impl Smoke for SmokeResults {
 
 /// Everything one story needs.
 struct Fixture {
-    service: Service,
+    aws: InMemoryAws,
     settings: Settings,
     output: Output,
     cancel: Cancel,
@@ -65,7 +94,7 @@ impl Fixture {
     fn new(roll: &str) -> Self {
         let (signals, cancel) = Cancel::manual();
         Self {
-            service: Service::new(3),
+            aws: InMemoryAws::with_fleet(3),
             settings: fast(sample::settings(roll)),
             output: Output::captured(),
             cancel,
@@ -86,7 +115,7 @@ impl Fixture {
 
     async fn verb(&self, verb: &str, request: &Request) -> Ended {
         let image = ImageName::parse("shop").unwrap();
-        let cloud = self.service.cloud();
+        let cloud = self.aws.cloud();
         let context = RollContext {
             cloud: &cloud,
             image: &image,
@@ -102,6 +131,9 @@ impl Fixture {
             "rollback" => verbs::rollback(&context, request, runs).await,
             other => panic!("no verb {other}"),
         };
+        let foreign = |call: &&str| !CALLS.contains(call);
+        let made = self.aws.state().calls.made.clone();
+        assert_eq!(made.into_iter().find(|call| foreign(call)), None, "{verb}");
         match result {
             Ok(exit) => Ended {
                 code: exit.code(),
@@ -141,14 +173,14 @@ impl Fixture {
     }
 
     fn pointers(&self) -> [Option<String>; 3] {
-        let state = self.service.state();
+        let state = self.aws.state();
         ["candidate", "current", "previous"]
             .map(|pointer| state.pointer(pointer).map(ToOwned::to_owned))
     }
 
     /// Exactly one finished roll to ami-2 on version 8, without a second attempt.
     fn assert_rolled(&self, what: &str) {
-        let state = self.service.state();
+        let state = self.aws.state();
         assert_eq!(state.on(8), 3, "{what}");
         assert_eq!(state.saved(), SavedVersion::Number(8), "{what}");
         assert_eq!(state.refreshes.len(), 1, "{what}");
@@ -163,7 +195,7 @@ impl Fixture {
 
     /// The fleet as it was, the pointers untouched.
     fn assert_back(&self) {
-        let state = self.service.state();
+        let state = self.aws.state();
         assert_eq!(state.on(7), 3);
         assert_eq!(state.saved(), SavedVersion::Number(7));
         drop(state);
@@ -211,7 +243,7 @@ async fn a_roll_that_succeeds() {
 async fn the_first_roll_of_all_remembers_what_ran_before() {
     let fixture = Fixture::new("");
     fixture
-        .service
+        .aws
         .state()
         .parameters
         .remove("/imagebuilder/shop/current");
@@ -222,12 +254,12 @@ async fn the_first_roll_of_all_remembers_what_ran_before() {
 #[tokio::test]
 async fn a_registry_record_of_another_schema_is_no_record() {
     let fixture = Fixture::new("");
-    for value in fixture.service.state().parameters.values_mut() {
+    for value in fixture.aws.state().parameters.values_mut() {
         *value = value
             .replace("\"schema\":1", "\"schema\":2")
             .replace("fit", "unfit");
     }
-    fixture.service.state().schema = 2;
+    fixture.aws.state().schema = Some(2);
     assert_eq!(fixture.roll().await.code, 0);
     assert!(
         !fixture
@@ -242,7 +274,7 @@ async fn a_registry_record_of_another_schema_is_no_record() {
 async fn rolled_again_there_is_nothing_to_do() {
     let fixture = Fixture::new("");
     fixture.roll().await;
-    fixture.service.state().point("current", "ami-1");
+    fixture.aws.state().point("current", "ami-1");
     let printed = fixture.output.messages().len();
     let ended = fixture.roll().await;
     assert_eq!(ended.code, 0);
@@ -253,11 +285,7 @@ async fn rolled_again_there_is_nothing_to_do() {
 #[tokio::test]
 async fn abandoned_launches_are_rolled_back_with_reasons() {
     let fixture = Fixture::new("");
-    fixture
-        .service
-        .state()
-        .unhealthy
-        .insert(sample::image("ami-2"));
+    fixture.aws.state().unhealthy.insert(sample::image("ami-2"));
     let ended = fixture.roll().await;
     insta::assert_snapshot!(fixture.transcript(&ended));
     fixture.assert_back();
@@ -278,9 +306,10 @@ async fn a_dry_run_changes_nothing() {
     let changing = ["make_version", "start_refresh", "save_version", "point"];
     assert!(
         fixture
-            .service
+            .aws
             .state()
             .calls
+            .made
             .iter()
             .all(|call| !changing.contains(call))
     );
@@ -291,20 +320,9 @@ async fn a_dry_run_changes_nothing() {
 async fn another_refresh_is_refused_waited_for_or_adopted() {
     let busy = |roll: &str| {
         let fixture = Fixture::new(roll);
-        let mut state = fixture.service.state();
-        state
-            .template
-            .versions
-            .push(sample::version(8, "ami-2", "by hand"));
-        state.template.latest = 8;
-        state.begin(
-            &TemplateRef {
-                id: sample::TEMPLATE.into(),
-                version: 8,
-            },
-            Vec::new(),
-            true,
-        );
+        let mut state = fixture.aws.state();
+        state.add_version(8, "ami-2");
+        state.begin_refresh(8);
         drop(state);
         fixture
     };
@@ -340,14 +358,14 @@ async fn another_refresh_is_refused_waited_for_or_adopted() {
 
     let mut impatient = busy("");
     impatient.settings.watch_timeout = Some(Duration::ZERO);
-    impatient.service.state().statuses = vec![RefreshStatus::InProgress; 9].into();
+    impatient.aws.state().statuses = vec![RefreshStatus::InProgress; 9].into();
     assert_eq!(impatient.verb("roll", &wait).await.code, 15);
 }
 
 #[tokio::test]
 async fn a_group_on_latest_is_pinned_first() {
     let fixture = Fixture::new("");
-    fixture.service.state().save(SavedVersion::Latest);
+    fixture.aws.state().save(SavedVersion::Latest);
     assert_eq!(fixture.roll().await.code, 3);
     let request = Request {
         consents: vec![Consent::PinFirst],
@@ -355,8 +373,15 @@ async fn a_group_on_latest_is_pinned_first() {
     };
     assert_eq!(fixture.verb("roll", &request).await.code, 0);
     fixture.assert_rolled("pinned");
-    let state = fixture.service.state();
-    let at = |name| state.calls.iter().position(|call| *call == name).unwrap();
+    let state = fixture.aws.state();
+    let at = |name| {
+        state
+            .calls
+            .made
+            .iter()
+            .position(|call| *call == name)
+            .unwrap()
+    };
     assert!(at("save_version") < at("start_refresh"));
 }
 
@@ -369,8 +394,7 @@ async fn every_ending_of_the_service_has_its_code() {
         (RefreshStatus::Cancelled, 13),
     ] {
         let fixture = Fixture::new("");
-        fixture.service.state().meanwhile = Some(("start_refresh", |_| {}));
-        fixture.service.state().statuses = vec![
+        fixture.aws.state().statuses = vec![
             RefreshStatus::Unknown("Marinating".into()),
             RefreshStatus::InProgress,
             status.clone(),
@@ -385,11 +409,7 @@ async fn every_ending_of_the_service_has_its_code() {
 async fn a_finished_fleet_with_flaws_is_not_verified() {
     let mut limping = Fixture::new("");
     limping.settings.verify_timeout = Some(Duration::from_millis(20));
-    limping
-        .service
-        .state()
-        .limping
-        .insert(sample::image("ami-2"));
+    limping.aws.state().limping.insert(sample::image("ami-2"));
     let ended = limping.roll().await;
     assert_eq!(ended.code, 14);
     assert!(
@@ -402,7 +422,7 @@ async fn a_finished_fleet_with_flaws_is_not_verified() {
     assert_eq!(limping.pointers()[1].as_deref(), Some("ami-1"));
 
     let protected = Fixture::new("");
-    protected.service.state().group.members[1].protected = true;
+    protected.aws.state().group_mut().members[1].protected = true;
     let ended = protected.roll().await;
     assert_eq!(ended.code, 14);
     assert!(
@@ -418,13 +438,13 @@ async fn a_finished_fleet_with_flaws_is_not_verified() {
 async fn an_empty_fleet_gets_its_version_saved() {
     let fixture = Fixture::new("");
     {
-        let mut state = fixture.service.state();
-        state.group.members.clear();
-        state.running.clear();
-        state.group.size.desired = 0;
+        let mut state = fixture.aws.state();
+        state.group_mut().members.clear();
+        state.instances.clear();
+        state.group_mut().size.desired = 0;
     }
     assert_eq!(fixture.roll().await.code, 0);
-    assert_eq!(fixture.service.state().saved(), SavedVersion::Number(8));
+    assert_eq!(fixture.aws.state().saved(), SavedVersion::Number(8));
 }
 
 #[tokio::test]
@@ -460,7 +480,7 @@ async fn failed_smoke_tests_roll_the_fleet_back() {
         ended.text
     );
     late.assert_back();
-    assert_eq!(late.service.state().refreshes.len(), 2);
+    assert_eq!(late.aws.state().refreshes.len(), 2);
 }
 
 #[tokio::test]
@@ -479,10 +499,11 @@ async fn rollback_reverses_an_active_refresh() {
 #[tokio::test]
 async fn rollback_after_the_end_rolls_to_the_version_before() {
     for recorded in [true, false] {
+        let what = format!("recorded {recorded}");
         let fixture = Fixture::new("");
-        assert_eq!(fixture.roll().await.code, 0);
+        assert_eq!(fixture.roll().await.code, 0, "{what}");
         // The image before needs no gate verdict: it has served.
-        for image in fixture.service.state().images.values_mut() {
+        for image in fixture.aws.state().images.values_mut() {
             image.tags.clear();
         }
         if !recorded {
@@ -491,18 +512,16 @@ async fn rollback_after_the_end_rolls_to_the_version_before() {
             }
         }
         let ended = fixture.rollback().await;
-        assert_eq!(ended.code, 0, "{}", ended.text);
-        let state = fixture.service.state();
+        assert_eq!(ended.code, 0, "{what}: {}", ended.text);
+        let state = fixture.aws.state();
         let back = if recorded { 7 } else { 9 };
-        assert_eq!(
-            (state.on(back), state.saved()),
-            (3, SavedVersion::Number(back))
-        );
+        let found = (state.on(back), state.saved());
+        assert_eq!(found, (3, SavedVersion::Number(back)), "{what}");
         drop(state);
         assert_eq!(
             fixture.pointers(),
             ["ami-2", "ami-1", "ami-1"].map(|image| Some(image.into())),
-            "the release that was left is not to come back by itself"
+            "{what}: the release that was left is not to come back by itself"
         );
     }
 }
@@ -531,7 +550,7 @@ async fn watch_without_a_refresh_is_refused() {
 #[tokio::test]
 async fn no_group_and_no_candidate_are_named() {
     let fixture = Fixture::new("");
-    fixture.service.state().group.name = "other".parse().unwrap();
+    fixture.aws.state().group = None;
     let ended = fixture.roll().await;
     assert_eq!(ended.code, 3);
     assert!(
@@ -543,7 +562,7 @@ async fn no_group_and_no_candidate_are_named() {
     );
     let fixture = Fixture::new("");
     fixture
-        .service
+        .aws
         .state()
         .parameters
         .remove("/imagebuilder/shop/candidate");

@@ -2,14 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use contract::registry::Verdict;
 use proptest::prelude::*;
 
-use super::faults::Scene;
 use super::*;
-use cloud::Tags;
-use cloud::ids::SnapshotId;
-use cloud::testing::{FakeAws, Fault, OWNER};
+use cloud::testing::{AwsState, Fault, Nth, failure};
 
 /// Which tags another user's resource carries.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +74,7 @@ fn tags(disguise: Disguise, nonce: u32) -> Tags {
     ours.into_iter().chain(run).collect()
 }
 
-fn add(aws: &mut FakeAws, theirs: &Theirs, disguise: Disguise, nonce: u32) {
+fn add(aws: &mut AwsState, theirs: &Theirs, disguise: Disguise, nonce: u32) {
     let tags = tags(disguise, nonce);
     let source = ImageId::parse("ami-1").unwrap();
     match theirs {
@@ -91,13 +87,13 @@ fn add(aws: &mut FakeAws, theirs: &Theirs, disguise: Disguise, nonce: u32) {
         Theirs::Volume => drop(aws.add_volume(tags)),
         Theirs::Interface => drop(aws.add_interface(tags)),
         Theirs::KeyPair(name) => drop(aws.add_key_pair(name, tags)),
-        Theirs::Group(name) => drop(aws.add_group(name, tags)),
+        Theirs::Group(name) => drop(aws.add_security_group(name, tags)),
         Theirs::Parameter(name) => drop(aws.parameters.insert(name.clone(), "ami-1".to_owned())),
     }
 }
 
 /// Everything there is, as text by id.
-fn everything(aws: &FakeAws) -> BTreeMap<String, String> {
+fn everything(aws: &AwsState) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let mut put = |id: String, what: String| drop(all.insert(id, what));
     for (id, one) in &aws.instances {
@@ -118,7 +114,7 @@ fn everything(aws: &FakeAws) -> BTreeMap<String, String> {
     for (id, one) in &aws.key_pairs {
         put(id.to_string(), format!("{one:?}"));
     }
-    for (id, one) in &aws.groups {
+    for (id, one) in &aws.security_groups {
         put(id.to_string(), format!("{one:?}"));
     }
     for (name, value) in &aws.parameters {
@@ -128,7 +124,7 @@ fn everything(aws: &FakeAws) -> BTreeMap<String, String> {
 }
 
 fn untouched(before: &BTreeMap<String, String>, scene: &Scene) -> Result<(), TestCaseError> {
-    let now = everything(&scene.fake.aws());
+    let now = everything(&scene.aws.state());
     for (id, what) in before {
         prop_assert_eq!(now.get(id), Some(what), "{}", id);
     }
@@ -146,10 +142,11 @@ proptest! {
         unfiltered in any::<bool>(),
         fault in prop_oneof![
             Just(None),
-            (1..16_u32).prop_map(|at| Some(Fault::Fails(at))),
-            (1..16_u32).prop_map(|at| Some(Fault::KilledBefore(at))),
-            (1..16_u32).prop_map(|at| Some(Fault::KilledAfter(at))),
+            Just(Some(Fault::Refused(failure("InternalError")))),
+            Just(Some(Fault::Hangs)),
+            Just(Some(Fault::HangsAfter)),
         ],
+        at in 1..16_usize,
         ledger in prop_oneof![Just(None), Just(Some("")), Just(Some("{"))],
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -160,11 +157,13 @@ proptest! {
         runtime.block_on(async {
             let scene = Scene::new(if fit { Verdict::Fit } else { Verdict::Unfit });
             for (nonce, (theirs, disguise)) in (0..).zip(&theirs) {
-                add(&mut scene.fake.aws(), theirs, *disguise, nonce);
+                add(&mut scene.aws.state(), theirs, *disguise, nonce);
             }
-            let before = everything(&scene.fake.aws());
-            scene.fake.aws().unfiltered = unfiltered;
-            scene.fake.aws().fault = fault;
+            let before = everything(&scene.aws.state());
+            scene.aws.state().unfiltered = unfiltered;
+            if let Some(fault) = fault {
+                scene.aws.fault_at(Nth::Change(at), fault);
+            }
             let baked = scene.bake_until_killed().await;
             untouched(&before, &scene)?;
             // With any state of its ledger, and from another process.
@@ -175,11 +174,11 @@ proptest! {
             }
             scene.reap().await;
             untouched(&before, &scene)?;
-            let now = everything(&scene.fake.aws());
+            let now = everything(&scene.aws.state());
             let ours = now.keys().filter(|id| !before.contains_key(*id));
             let terminated = |id: &&String| now[*id].contains("state: Terminated");
             let ours: Vec<_> = ours.filter(|id| !terminated(id)).collect();
-            let image = scene.fake.aws().parameters.get("/imagebuilder/shop/candidate").cloned();
+            let image = scene.aws.state().parameters.get("/imagebuilder/shop/candidate").cloned();
             match image {
                 // The image, its snapshot and the pointer.
                 Some(_) => prop_assert_eq!(ours.len(), 3, "{:?}", ours),
@@ -200,29 +199,29 @@ async fn an_artifact_that_is_not_the_runs_is_refused_and_left_alone() {
     for disguise in [Disguise::Bare, Disguise::LikeOurs, Disguise::OtherRun] {
         let mut scene = Scene::new(Verdict::Fit);
         let theirs = scene
-            .fake
-            .aws()
+            .aws
+            .state()
             .add_image(OWNER, "their-base", tags(disguise, 7));
-        let before = everything(&scene.fake.aws());
+        let before = everything(&scene.aws.state());
         scene.script.artifact = Some(theirs.clone());
         let error = scene.bake(Reuse::Allowed).await.unwrap_err();
-        assert_eq!(Exit::of(&error), Exit::BakeFailed);
+        assert_eq!(Exit::of(&error), Exit::BakeFailed, "{disguise:?}");
         let text = format!("{error:#}");
         assert!(
             text.starts_with("bake failed, everything it created was removed: packer names"),
-            "{text}"
+            "{disguise:?}: {text}"
         );
         scene.reap().await;
-        let now = everything(&scene.fake.aws());
+        let now = everything(&scene.aws.state());
         let removed: Vec<_> = before
             .iter()
             .filter(|(id, what)| now.get(*id) != Some(*what))
             .collect();
         assert!(removed.is_empty(), "{disguise:?}: {removed:?}");
         assert_eq!(
-            scene.fake.aws().inventory().len(),
+            scene.aws.state().inventory().len(),
             2,
-            "their image and its snapshot"
+            "{disguise:?}: their image and its snapshot"
         );
     }
 }
@@ -234,7 +233,7 @@ async fn resources_others_made_from_a_builder_stay_and_are_named() {
     let error = scene.bake(Reuse::Allowed).await.unwrap_err();
     let theirs: Vec<SnapshotId> = taken.lock().unwrap().clone();
     assert_eq!(theirs.len(), 2);
-    let aws = scene.fake.aws();
+    let aws = scene.aws.state();
     // A snapshot of the builder's volume that another user took by hand.
     assert!(aws.snapshots.contains_key(&theirs[0]));
     // The snapshot of the candidate that another user's image now refers to.
@@ -256,24 +255,23 @@ async fn volumes_and_network_interfaces_of_dead_runs_are_reaped() {
         (tags::IMAGE.to_owned(), "shop".to_owned()),
     ]);
     {
-        let mut aws = scene.fake.aws();
+        let mut aws = scene.aws.state();
         aws.add_volume(old.clone());
         aws.add_interface(old.clone());
         aws.add_key_pair("imagebuilder-old", old.clone());
-        aws.add_group("imagebuilder-old", old);
+        aws.add_security_group("imagebuilder-old", old);
     }
     let reaped = scene.reap().await;
     assert_eq!(reaped.removed.len(), 4, "{reaped:?}");
-    assert_eq!(scene.fake.aws().inventory(), Vec::<String>::new());
+    assert_eq!(scene.aws.state().inventory(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unreadable_ledger_does_not_prevent_other_reaps() {
     let scene = Scene::new(Verdict::Fit);
     for at in [7, 9] {
-        scene.fake.aws().fault = Some(Fault::KilledAfter(at));
-        assert!(scene.bake_until_killed().await.is_none());
-        scene.fake.aws().changes = 0;
+        scene.aws.fault_at(Nth::Change(at), Fault::HangsAfter);
+        assert!(scene.bake_until_killed().await.is_none(), "change {at}");
     }
     let mut runs: Vec<_> = std::fs::read_dir(scene.runs())
         .unwrap()
@@ -283,7 +281,7 @@ async fn an_unreadable_ledger_does_not_prevent_other_reaps() {
     std::fs::write(runs[0].join("ledger.json"), "\0\0\0").unwrap();
     let reaped = scene.reap().await;
     assert_eq!(reaped.left, Vec::<String>::new());
-    assert_eq!(scene.fake.aws().inventory(), Vec::<String>::new());
+    assert_eq!(scene.aws.state().inventory(), Vec::<String>::new());
     let name = runs[0].file_name().unwrap().to_str().unwrap();
     let messages = scene.output.messages();
     assert!(
@@ -292,7 +290,7 @@ async fn an_unreadable_ledger_does_not_prevent_other_reaps() {
             .any(|line| line.contains(name) && line.contains("cannot be read")),
         "{messages:?}"
     );
-    assert_eq!(scene.reap().await, super::reap::Reaped::default());
+    assert_eq!(scene.reap().await, Reaped::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -305,23 +303,22 @@ async fn a_full_disk_keeps_nothing_from_being_removed() {
         format!("{error:#}").contains("write the ledger"),
         "{error:#}"
     );
-    assert_eq!(scene.fake.aws().inventory(), Vec::<String>::new());
+    assert_eq!(scene.aws.state().inventory(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_listed_is_reported_and_the_rest_removed() {
     let scene = Scene::new(Verdict::Unfit);
-    scene.fake.aws().denied = true;
+    scene.may_not_list_volumes_and_interfaces();
     let error = scene.bake(Reuse::Allowed).await.unwrap_err();
     assert_eq!(Exit::of(&error), Exit::BakeLeft);
     let text = format!("{error:#}");
     for denied in ["list volumes", "list network interfaces"] {
         assert!(text.contains(denied), "{text}");
     }
-    let left = scene.fake.aws().inventory();
+    let left = scene.aws.state().inventory();
     // The image's snapshot is identified by the volume, which could not be listed.
     assert!(left.iter().all(|id| id.starts_with("snap-")), "{left:?}");
-    scene.fake.aws().denied = false;
 }
 
 #[tokio::test(start_paused = true)]
@@ -331,7 +328,7 @@ async fn an_unreadable_ledger_of_another_region_stays_for_that_region() {
     std::fs::create_dir_all(&run).unwrap();
     std::fs::write(run.join("ledger.json"), "{").unwrap();
     for _ in 0..2 {
-        assert_eq!(scene.reap().await, super::reap::Reaped::default());
+        assert_eq!(scene.reap().await, Reaped::default());
     }
     assert_eq!(
         std::fs::read_to_string(run.join("ledger.json")).unwrap(),
@@ -345,6 +342,6 @@ async fn the_gates_user_data_is_read_before_anything_is_created() {
     scene.config.bake.gate.user_data = Some("no-such-file".into());
     let error = scene.bake(Reuse::Allowed).await.unwrap_err();
     assert_eq!(Exit::of(&error), Exit::Usage);
-    assert_eq!(scene.fake.aws().changes, 0);
+    assert_eq!(scene.aws.state().calls.changes, 0);
     assert!(!scene.runs().exists());
 }

@@ -1,5 +1,4 @@
 //! Whole lifetimes of a channel, in a folder and in an in-memory bucket, with the process killed at every write.
-//! Test code only.
 
 mod scene;
 
@@ -400,7 +399,7 @@ async fn every_denied_action_is_found_before_the_first_write() {
                 "rotate" => scene.channel.keys.online = Some(scene.key("new")),
                 _ => scene.channel.keys.online = Some(KeySource::AwsKms(KEY.to_owned())),
             }
-            scene.fake.aws().policy.denied.insert(action.name);
+            scene.aws.state().policy.denied.insert(action.name);
             let session = scene.session_with(Box::new(Mortal {
                 inner: Arc::clone(&scene.store),
                 left: AtomicI64::new(1),
@@ -428,10 +427,10 @@ async fn every_denied_action_is_found_before_the_first_write() {
 async fn nothing_to_do_and_folders_need_no_permission() {
     let scene = Scene::in_memory().made().await;
     publish(&scene.session(), "1.0.0").await.unwrap();
-    assert!(!scene.fake.aws().policy.asked.is_empty());
-    let policy = || scene.fake.aws().policy.clone();
-    scene.fake.aws().policy.asked.clear();
-    scene.fake.aws().policy.denied.insert("s3:PutObject");
+    assert!(!scene.aws.state().policy.asked.is_empty());
+    let policy = || scene.aws.state().policy.clone();
+    scene.aws.state().policy.asked.clear();
+    scene.aws.state().policy.denied.insert("s3:PutObject");
     assert!(!publish(&scene.session(), "1.0.0").await.unwrap());
     assert!(policy().asked.is_empty());
     let folder = tempfile::tempdir().unwrap();
@@ -441,7 +440,7 @@ async fn nothing_to_do_and_folders_need_no_permission() {
     local.channel.repository = crate::config::Repository::Folder("repository".into());
     let local = local.made().await;
     publish(&local.session(), "1.0.0").await.unwrap();
-    assert!(local.fake.aws().policy.asked.is_empty());
+    assert!(local.aws.state().policy.asked.is_empty());
 }
 
 #[tokio::test]
@@ -551,10 +550,8 @@ async fn tampered_metadata_is_never_built_on() {
                 } else {
                     found.bytes
                 };
-                assert_eq!(
-                    bucket.create(path, bytes, Keep::Never).await.unwrap(),
-                    Written::Done
-                );
+                let written = bucket.create(path, bytes, Keep::Never).await.unwrap();
+                assert_eq!(written, Written::Done, "{what} {victim}: {path}");
             }
             let session = scene.session_with(Box::new(bucket));
             let printed = refusal(publish(&session, "1.1.0").await);

@@ -1,13 +1,12 @@
 //! Interruptions of a roll: faults of the service, changes by others, detaching, and being killed.
 
 use super::*;
-use cloud::{CloudError, Kind};
 
 #[tokio::test]
 async fn throttling_and_timeouts_never_end_the_watch() {
     let fixture = Fixture::new("");
     // The first observation, for the plan, has to succeed.
-    fixture.service.state().meanwhile = Some(("start_refresh", |state| {
+    fixture.aws.during("start_refresh", |state| {
         for call in [
             "refreshes",
             "activities",
@@ -17,12 +16,16 @@ async fn throttling_and_timeouts_never_end_the_watch() {
             "refresh",
             "instances_tagged",
         ] {
-            let faults = state.faults.entry(call).or_default();
-            faults.push_back(Fault::Refused(throttled()));
-            faults.push_back(Fault::AnswerLost);
-            faults.push_back(Fault::Refused(meant("InternalFailure")));
+            let faults = [
+                Fault::Refused(throttled()),
+                Fault::AnswerLost,
+                Fault::Refused(failure("InternalFailure")),
+            ];
+            for fault in faults {
+                state.calls.fault(call, fault);
+            }
         }
-    }));
+    });
     assert_eq!(fixture.roll().await.code, 0);
     fixture.assert_rolled("throttled");
 }
@@ -31,67 +34,58 @@ async fn throttling_and_timeouts_never_end_the_watch() {
 async fn a_lost_answer_of_start_is_found_and_not_asked_twice() {
     for fault in [
         Fault::AnswerLost,
-        Fault::Refused(meant("ResourceContention")),
+        Fault::Refused(failure("ResourceContention")),
     ] {
+        let what = format!("{fault:?}");
         let fixture = Fixture::new("");
-        fixture.service.fault("start_refresh", fault);
-        assert_eq!(fixture.roll().await.code, 0);
-        fixture.assert_rolled("lost");
+        fixture.aws.fault("start_refresh", fault);
+        assert_eq!(fixture.roll().await.code, 0, "{what}");
+        fixture.assert_rolled(&what);
     }
     // The SDK repeated the call: the second answer is the fault of a second refresh.
     let fixture = Fixture::new("");
-    fixture.service.fault(
+    fixture.aws.fault(
         "start_refresh",
-        Fault::Refused(meant("InstanceRefreshInProgressFault")),
+        Fault::Refused(failure("InstanceRefreshInProgressFault")),
     );
-    fixture.service.state().meanwhile = Some(("start_refresh", |state| {
-        state.begin(
-            &TemplateRef {
-                id: sample::TEMPLATE.into(),
-                version: 8,
-            },
-            Vec::new(),
-            true,
-        );
-    }));
+    fixture.aws.during("start_refresh", |state| {
+        state.begin_refresh(8);
+    });
     assert_eq!(fixture.roll().await.code, 0);
     fixture.assert_rolled("retried");
     // A fault that contradicts the list is accepted only after several tries.
     let fixture = Fixture::new("");
     for _ in 0..5 {
-        fixture
-            .service
-            .fault("start_refresh", Fault::Refused(meant(REFRESH_IN_PROGRESS)));
+        fixture.aws.fault(
+            "start_refresh",
+            Fault::Refused(failure(REFRESH_IN_PROGRESS)),
+        );
     }
     assert_eq!(fixture.roll().await.code, 16);
     let fixture = Fixture::new("");
-    fixture
-        .service
-        .fault("start_refresh", Fault::Refused(meant(REFRESH_IN_PROGRESS)));
+    fixture.aws.fault(
+        "start_refresh",
+        Fault::Refused(failure(REFRESH_IN_PROGRESS)),
+    );
     assert_eq!(fixture.roll().await.code, 0);
     // Another refresh is not ours.
     let fixture = Fixture::new("");
-    fixture
-        .service
-        .fault("start_refresh", Fault::Refused(meant(REFRESH_IN_PROGRESS)));
-    fixture.service.state().meanwhile = Some(("start_refresh", |state| {
-        state.begin(
-            &TemplateRef {
-                id: sample::TEMPLATE.into(),
-                version: 6,
-            },
-            Vec::new(),
-            true,
-        );
-    }));
+    fixture.aws.fault(
+        "start_refresh",
+        Fault::Refused(failure(REFRESH_IN_PROGRESS)),
+    );
+    fixture.aws.during("start_refresh", |state| {
+        state.begin_refresh(6);
+    });
     assert_eq!(fixture.roll().await.code, 16);
 }
 
 #[tokio::test]
 async fn what_changes_between_plan_and_start_is_refused() {
     let fixture = Fixture::new("");
-    fixture.service.state().meanwhile =
-        Some(("make_version", |state| state.save(SavedVersion::Number(6))));
+    fixture
+        .aws
+        .during("make_version", |state| state.save(SavedVersion::Number(6)));
     let ended = fixture.roll().await;
     assert_eq!(ended.code, 3);
     assert!(
@@ -101,25 +95,18 @@ async fn what_changes_between_plan_and_start_is_refused() {
         "{}",
         ended.text
     );
-    assert!(fixture.service.state().refreshes.is_empty());
+    assert!(fixture.aws.state().refreshes.is_empty());
     let fixture = Fixture::new("");
-    fixture.service.state().meanwhile = Some(("make_version", |state| {
-        state.begin(
-            &TemplateRef {
-                id: sample::TEMPLATE.into(),
-                version: 6,
-            },
-            Vec::new(),
-            true,
-        );
-    }));
+    fixture.aws.during("make_version", |state| {
+        state.begin_refresh(6);
+    });
     assert_eq!(fixture.roll().await.code, 16);
 }
 
 #[tokio::test]
 async fn a_version_that_came_out_wrong_is_not_rolled() {
     let fixture = Fixture::new("");
-    fixture.service.state().misshapen = Some("without a key pair".into());
+    fixture.aws.state().misshapen = Some("without a key pair".into());
     let ended = fixture.roll().await;
     assert_eq!(ended.code, 3);
     assert!(
@@ -129,20 +116,16 @@ async fn a_version_that_came_out_wrong_is_not_rolled() {
         "{}",
         ended.text
     );
-    assert!(fixture.service.state().refreshes.is_empty());
+    assert!(fixture.aws.state().refreshes.is_empty());
 }
 
 #[tokio::test]
 async fn an_irreversible_refresh_is_cancelled() {
     let fixture = Fixture::new("");
+    fixture.aws.state().unhealthy.insert(sample::image("ami-2"));
     fixture
-        .service
-        .state()
-        .unhealthy
-        .insert(sample::image("ami-2"));
-    fixture
-        .service
-        .fault("roll_back", Fault::Refused(meant(IRREVERSIBLE)));
+        .aws
+        .fault("roll_back", Fault::Refused(failure(IRREVERSIBLE)));
     let ended = fixture.roll().await;
     assert_eq!(ended.code, 10);
     assert!(
@@ -156,11 +139,7 @@ async fn an_irreversible_refresh_is_cancelled() {
 #[tokio::test]
 async fn agents_reasons_are_shown_after_an_auto_rollback() {
     let fixture = Fixture::new("max_failed_launches = 0");
-    fixture
-        .service
-        .state()
-        .unhealthy
-        .insert(sample::image("ami-2"));
+    fixture.aws.state().unhealthy.insert(sample::image("ami-2"));
     let turned: VecDeque<_> = [
         RefreshStatus::RollbackInProgress,
         RefreshStatus::RollbackSuccessful,
@@ -168,10 +147,10 @@ async fn agents_reasons_are_shown_after_an_auto_rollback() {
     .into();
     let ended = async {
         // After the first instance was lost.
-        while fixture.service.state().activities.is_empty() {
+        while fixture.aws.state().activities.is_empty() {
             tokio::task::yield_now().await;
         }
-        fixture.service.state().statuses = turned;
+        fixture.aws.state().statuses = turned;
     };
     let (ended, ()) = tokio::join!(fixture.roll(), ended);
     assert_eq!(ended.code, 11, "{}", ended.text);
@@ -187,17 +166,9 @@ async fn agents_reasons_are_shown_after_an_auto_rollback() {
 #[tokio::test]
 async fn a_rollback_call_is_repeated_until_it_succeeds() {
     let fixture = Fixture::new("");
-    fixture
-        .service
-        .state()
-        .unhealthy
-        .insert(sample::image("ami-2"));
-    fixture
-        .service
-        .fault("roll_back", Fault::Refused(throttled()));
-    fixture
-        .service
-        .fault("roll_back", Fault::Refused(throttled()));
+    fixture.aws.state().unhealthy.insert(sample::image("ami-2"));
+    fixture.aws.fault("roll_back", Fault::Refused(throttled()));
+    fixture.aws.fault("roll_back", Fault::Refused(throttled()));
     assert_eq!(fixture.roll().await.code, 11);
     fixture.assert_back();
 }
@@ -223,12 +194,12 @@ async fn ctrl_c_detaches_from_a_refresh_and_stops_before_one() {
     let early = fixture.roll().await;
     assert_eq!(early.code, 13);
     fixture.assert_back();
-    assert!(fixture.service.state().refreshes.is_empty());
+    assert!(fixture.aws.state().refreshes.is_empty());
 
     let fixture = Fixture::new("");
     let asked = async {
         // As soon as the rollback has begun.
-        while fixture.service.state().refreshes.is_empty() {
+        while fixture.aws.state().refreshes.is_empty() {
             tokio::task::yield_now().await;
         }
         fixture.signals.send(1).unwrap();
@@ -247,9 +218,10 @@ async fn ctrl_c_detaches_from_a_refresh_and_stops_before_one() {
     );
     assert!(
         fixture
-            .service
+            .aws
             .state()
             .calls
+            .made
             .iter()
             .all(|call| *call != "roll_back" && *call != "cancel_refresh")
     );
@@ -262,7 +234,7 @@ async fn killed_at_any_call_the_next_command_finishes() {
     let calls = {
         let fixture = Fixture::new("healthy_rounds = 1");
         fixture.roll().await;
-        std::mem::take(&mut fixture.service.state().calls)
+        std::mem::take(&mut fixture.aws.state().calls.made)
     };
     for (index, name) in calls.iter().enumerate() {
         // A read has no effect, whether it was answered or not.
@@ -280,13 +252,12 @@ async fn killed_at_any_call_the_next_command_finishes() {
         {
             let what = format!("killed at call {} ({name}, {fault:?})", index + 1);
             let fixture = Fixture::new("healthy_rounds = 1");
-            fixture.service.state().killed_at = Some((index + 1, fault));
-            let hung = fixture.service.hung();
+            fixture.aws.fault_at(Nth::Call(index + 1), fault);
+            let hung = fixture.aws.hung();
             tokio::select! {
                 ended = fixture.roll() => panic!("{what}: it was not killed: {}", ended.text),
                 () = hung.notified() => {}
             }
-            fixture.service.state().killed_at = None;
             let mut next = fixture.roll().await;
             if next.code == 16 {
                 next = fixture.watch().await;
@@ -302,8 +273,8 @@ async fn killed_at_any_call_the_next_command_finishes() {
 async fn ctrl_c_works_while_a_call_hangs() {
     for (call, code) in [("hooks", 13), ("activities", 15)] {
         let fixture = Fixture::new("");
-        fixture.service.fault(call, Fault::Hangs);
-        let hung = fixture.service.hung();
+        fixture.aws.fault(call, Fault::Hangs);
+        let hung = fixture.aws.hung();
         let signals = async {
             hung.notified().await;
             fixture.signals.send(1).unwrap();
@@ -323,7 +294,7 @@ async fn every_denied_action_is_found_before_the_first_change() {
             let name = action.name;
             let fixture = Fixture::new("alarms = [\"sick\"]");
             {
-                let mut state = fixture.service.state();
+                let mut state = fixture.aws.state();
                 state.alarms.insert("sick".into(), "OK".into());
                 state.policy.denied.insert(name);
                 state.policy.silent = silent;
@@ -342,10 +313,11 @@ async fn every_denied_action_is_found_before_the_first_change() {
             } else {
                 assert_eq!(ended.code, 3, "{name}: {ended:?}");
                 assert!(ended.text.contains(name), "{name}: {ended:?}");
-                let state = fixture.service.state();
+                let state = fixture.aws.state();
                 assert_eq!(state.template.latest, 7, "{name}");
                 assert!(state.refreshes.is_empty(), "{name}");
-                assert_eq!(std::fs::read_dir(fixture.runs.path()).unwrap().count(), 0);
+                let runs = std::fs::read_dir(fixture.runs.path()).unwrap().count();
+                assert_eq!(runs, 0, "{name}");
             }
         }
     }
@@ -362,7 +334,7 @@ async fn verbs_that_continue_name_what_is_denied() {
         Verb::RollbackRefresh,
         Verb::Verify,
     ] {
-        assert_eq!(verb.denial(), Denial::Warns);
+        assert_eq!(verb.denial(), Denial::Warns, "{verb:?}");
         for (silent, action) in needed(&[verb], &conditions)
             .into_iter()
             .flat_map(|action| [(false, action), (true, action)])
@@ -371,23 +343,17 @@ async fn verbs_that_continue_name_what_is_denied() {
             let fixture = Fixture::new("healthy_rounds = 1");
             match verb {
                 Verb::Watch | Verb::Rollback => {
-                    let mut state = fixture.service.state();
-                    let version = sample::version(8, "ami-2", "by hand");
-                    state.template.versions.push(version);
-                    state.template.latest = 8;
-                    let to = TemplateRef {
-                        id: sample::TEMPLATE.into(),
-                        version: 8,
-                    };
-                    state.begin(&to, Vec::new(), true);
+                    let mut state = fixture.aws.state();
+                    state.add_version(8, "ami-2");
+                    state.begin_refresh(8);
                 }
                 _ => assert_eq!(fixture.roll().await.code, 0, "{what}"),
             }
             if verb == Verb::Verify {
-                fixture.service.state().point("current", "ami-1");
+                fixture.aws.state().point("current", "ami-1");
             }
             {
-                let policy = &mut fixture.service.state().policy;
+                let policy = &mut fixture.aws.state().policy;
                 policy.denied.insert(action.name);
                 policy.silent = silent;
             }
@@ -426,15 +392,19 @@ async fn a_watch_checks_permissions_of_a_possible_rollback() {
     for (roll, may) in [("", false), ("smoke_test = [\"./test\"]", true)] {
         let mut fixture = Fixture::new(roll);
         fixture.settings.watch_timeout = Some(Duration::ZERO);
-        assert_eq!(fixture.roll().await.code, 15);
+        assert_eq!(fixture.roll().await.code, 15, "{roll}");
         fixture.settings = fast(sample::settings(roll));
-        fixture.service.state().policy.asked.clear();
-        assert_eq!(fixture.watch().await.code, 0);
-        let state = fixture.service.state();
+        fixture.aws.state().policy.asked.clear();
+        assert_eq!(fixture.watch().await.code, 0, "{roll}");
+        let state = fixture.aws.state();
         let asked = &state.policy.asked;
-        assert!(asked.contains("autoscaling:RollbackInstanceRefresh"));
-        assert_eq!(asked.contains("autoscaling:StartInstanceRefresh"), may);
-        assert!(!asked.contains("ec2:CreateLaunchTemplateVersion"));
+        for (action, want) in [
+            ("autoscaling:RollbackInstanceRefresh", true),
+            ("autoscaling:StartInstanceRefresh", may),
+            ("ec2:CreateLaunchTemplateVersion", false),
+        ] {
+            assert_eq!(asked.contains(action), want, "{roll}: {action}");
+        }
     }
 }
 
@@ -443,17 +413,9 @@ async fn a_watch_checks_permissions_of_a_possible_rollback() {
 async fn a_roll_that_adopts_names_what_is_denied() {
     let fixture = Fixture::new("");
     {
-        let mut state = fixture.service.state();
-        state
-            .template
-            .versions
-            .push(sample::version(8, "ami-2", "by hand"));
-        state.template.latest = 8;
-        let to = TemplateRef {
-            id: sample::TEMPLATE.into(),
-            version: 8,
-        };
-        state.begin(&to, Vec::new(), true);
+        let mut state = fixture.aws.state();
+        state.add_version(8, "ami-2");
+        state.begin_refresh(8);
         state.policy.denied.insert("ssm:PutParameter");
     }
     let adopt = Request {
@@ -475,28 +437,17 @@ async fn a_roll_that_adopts_names_what_is_denied() {
 async fn a_rollback_that_is_denied_is_refused_by_name() {
     let fixture = Fixture::new("");
     {
-        let mut state = fixture.service.state();
-        state
-            .template
-            .versions
-            .push(sample::version(8, "ami-2", "by hand"));
-        let to = TemplateRef {
-            id: sample::TEMPLATE.into(),
-            version: 8,
-        };
-        state.begin(&to, Vec::new(), true);
+        let mut state = fixture.aws.state();
+        state.add_version(8, "ami-2");
+        state.begin_refresh(8);
     }
-    let denied = |call| {
-        Fault::Refused(CloudError::new(
-            Kind::Denied,
-            call,
-            "AccessDenied",
-            "as arranged",
-        ))
-    };
     // The service decides its target, not the pointers.
-    fixture.service.fault("parameter", denied("read a pointer"));
-    fixture.service.fault("roll_back", denied("roll back"));
+    fixture
+        .aws
+        .fault("parameter", Fault::Refused(denied("read a pointer")));
+    fixture
+        .aws
+        .fault("roll_back", Fault::Refused(denied("roll back")));
     let ended = fixture.rollback().await;
     assert_eq!(ended.code, 3, "{ended:?}");
     for want in [
@@ -515,7 +466,7 @@ async fn an_alarm_that_is_missing_or_not_ok_refuses_the_roll() {
         ("sick", "ALARM"),
         ("new", "INSUFFICIENT_DATA"),
     ] {
-        let alarms = &mut fixture.service.state().alarms;
+        let alarms = &mut fixture.aws.state().alarms;
         alarms.insert(name.to_owned(), state.to_owned());
     }
     for extent in [Extent::Plan, Extent::Whole] {
@@ -524,16 +475,16 @@ async fn an_alarm_that_is_missing_or_not_ok_refuses_the_roll() {
             ..Fixture::request()
         };
         let ended = fixture.verb("roll", &request).await;
-        assert_eq!(ended.code, 3, "{ended:?}");
+        assert_eq!(ended.code, 3, "{extent:?}: {ended:?}");
         for want in [
             "alarm sick is ALARM",
             "alarm new is INSUFFICIENT_DATA",
             "there is no alarm none",
         ] {
-            assert!(ended.text.contains(want), "{ended:?}");
+            assert!(ended.text.contains(want), "{extent:?}, {want}: {ended:?}");
         }
-        assert!(!ended.text.contains("fine"), "{ended:?}");
+        assert!(!ended.text.contains("fine"), "{extent:?}: {ended:?}");
     }
-    assert_eq!(fixture.service.state().template.latest, 7);
+    assert_eq!(fixture.aws.state().template.latest, 7);
     assert_eq!(std::fs::read_dir(fixture.runs.path()).unwrap().count(), 0);
 }

@@ -1,4 +1,4 @@
-//! An operator's folder, a repository, and a process that can be killed at a write. Test code only.
+//! An operator's folder, a repository, and a process that can be killed at a write.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::super::store::{Found, Keep, Store, Tag, Written};
 use super::super::verify::{self, Verified};
 use crate::config::{Channel, KeySource};
 use crate::output::Output;
-use cloud::testing::Fake;
+use cloud::testing::InMemoryAws;
 
 /// When every story begins.
 const BEGIN: &str = "2026-11-21T08:00:00Z";
@@ -100,7 +100,7 @@ pub(super) struct Scene {
     pub(super) channel: Channel,
     pub(super) now: Timestamp,
     /// The simulated permissions of the caller.
-    pub(super) fake: Fake,
+    pub(super) aws: InMemoryAws,
     pub(super) output: Output,
 }
 
@@ -126,7 +126,7 @@ impl Scene {
             .unwrap(),
             folder,
             now: BEGIN.parse().unwrap(),
-            fake: Fake::default(),
+            aws: InMemoryAws::default(),
             output: Output::captured(),
         };
         for name in ["root-1", "root-2", "root-3", "targets-1", "online"] {
@@ -176,7 +176,7 @@ impl Scene {
             seen: Seen(self.at().join(".imagebuilder/channel.json")),
             output: self.output.clone(),
             now: self.now,
-            cloud: Some(self.fake.cloud()),
+            cloud: Some(self.aws.cloud()),
             region: None,
         }
     }
@@ -208,7 +208,7 @@ impl Scene {
                 .read(&path, entry.length)
                 .await?
                 .expect("the target is there");
-            assert_eq!(digest(&found.bytes), entry.digest);
+            assert_eq!(digest(&found.bytes), entry.digest, "{path}");
         }
         Ok(seen)
     }
