@@ -189,14 +189,14 @@ mod tests {
             ("again", "ami-2", "ami-1", "ami-2", Forward, ""),
         ];
         for (what, current, before, verified, direction, previous) in cases {
-            let fake = Fake::default();
+            let aws = InMemoryAws::default();
             if !current.is_empty() {
                 let parameter = Pointer::Current.parameter("shop");
-                fake.aws().parameters.insert(parameter, current.into());
+                aws.state().parameters.insert(parameter, current.into());
             }
             let image = |id: &str| ImageId::parse(id).unwrap();
             let (before, verified) = (image(before), image(verified));
-            let (cloud, name) = (fake.cloud(), name());
+            let (cloud, name) = (aws.cloud(), name());
             advance(&cloud, &name, &verified, Some(&before), direction)
                 .await
                 .unwrap();

@@ -183,7 +183,7 @@ pub(crate) async fn undo(
 mod tests {
     use super::*;
     use crate::ledger::Found;
-    use cloud::testing::Fake;
+    use cloud::testing::InMemoryAws;
 
     /// As a bake of an earlier release recorded it.
     fn ledger(runs: &std::path::Path, before: &str) -> Box<Ledger> {
@@ -213,17 +213,17 @@ mod tests {
             ("ami-0", "ami-7", Some("ami-7")),
         ] {
             let runs = tempfile::tempdir().unwrap();
-            let fake = Fake::default();
+            let aws = InMemoryAws::default();
             let parameter = "/imagebuilder/shop/candidate";
-            fake.aws()
+            aws.state()
                 .parameters
                 .insert(parameter.into(), points_at.into());
             let own = Owned::for_test(ImageId::parse("ami-9").unwrap());
             let name = ImageName::parse("shop").unwrap();
-            undo(&fake.cloud(), &name, &own, &ledger(runs.path(), before))
+            undo(&aws.cloud(), &name, &own, &ledger(runs.path(), before))
                 .await
                 .unwrap();
-            let aws = fake.aws();
+            let aws = aws.state();
             let now = aws.parameters.get(parameter).map(String::as_str);
             assert_eq!(now, want, "before {before:?}, points at {points_at}");
         }

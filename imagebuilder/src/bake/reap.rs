@@ -329,36 +329,3 @@ async fn end_packer(ledger: &Ledger, step: &mut crate::output::Step) -> anyhow::
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests {
-    use contract::registry::Verdict;
-
-    use crate::bake::faults::Scene;
-    use cloud::testing::Fault;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_bake_that_was_killed_under_schema_2_is_reaped() {
-        let scene = Scene::new(Verdict::Fit);
-        scene.fake.aws().fault = Some(Fault::KilledAfter(9));
-        assert!(scene.bake_until_killed().await.is_none());
-        assert_ne!(scene.fake.aws().inventory(), Vec::<String>::new());
-        let run = std::fs::read_dir(scene.runs()).unwrap().next().unwrap();
-        let path = run.unwrap().path().join("ledger.json");
-        let text = std::fs::read_to_string(&path).unwrap();
-        let mut journal: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let bake = journal.as_object_mut().unwrap().remove("bake").unwrap();
-        journal["schema"] = 2.into();
-        journal["facts"] = serde_json::json!({ "digest": bake["digest"] });
-        std::fs::write(&path, journal.to_string()).unwrap();
-
-        let reaped = scene.reap().await;
-        assert_eq!(reaped.left, Vec::<String>::new());
-        assert_eq!(scene.fake.aws().inventory(), Vec::<String>::new());
-        let text = std::fs::read_to_string(&path).unwrap();
-        let journal: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(journal["schema"], 3);
-        assert_eq!(journal["outcome"], "reaped");
-        assert_eq!(journal["bake"]["digest"], bake["digest"]);
-    }
-}

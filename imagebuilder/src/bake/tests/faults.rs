@@ -466,3 +466,28 @@ async fn no_source_is_refused_with_near_misses() {
     ");
     assert!(!scene.runs().exists());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bake_that_was_killed_under_schema_2_is_reaped() {
+    let scene = Scene::new(Verdict::Fit);
+    scene.aws.fault_at(Nth::Change(9), Fault::HangsAfter);
+    assert!(scene.bake_until_killed().await.is_none());
+    assert_ne!(scene.aws.state().inventory(), Vec::<String>::new());
+    let run = std::fs::read_dir(scene.runs()).unwrap().next().unwrap();
+    let path = run.unwrap().path().join("ledger.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut journal: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let bake = journal.as_object_mut().unwrap().remove("bake").unwrap();
+    journal["schema"] = 2.into();
+    journal["facts"] = serde_json::json!({ "digest": bake["digest"] });
+    std::fs::write(&path, journal.to_string()).unwrap();
+
+    let reaped = scene.reap().await;
+    assert_eq!(reaped.left, Vec::<String>::new());
+    assert_eq!(scene.aws.state().inventory(), Vec::<String>::new());
+    let text = std::fs::read_to_string(&path).unwrap();
+    let journal: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(journal["schema"], 3);
+    assert_eq!(journal["outcome"], "reaped");
+    assert_eq!(journal["bake"]["digest"], bake["digest"]);
+}

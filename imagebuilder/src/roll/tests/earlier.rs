@@ -32,7 +32,7 @@ async fn watch_resumes_a_roll_of_schema_2() {
         fixture.settings.watch_timeout = Some(Duration::ZERO);
         assert_eq!(fixture.roll().await.code, 15);
         fixture.settings.watch_timeout = None;
-        let refresh = fixture.service.state().refreshes[0].id.clone();
+        let refresh = fixture.aws.state().refreshes[0].id.clone();
         let facts = [("refresh", &*refresh)];
         let path = as_of_schema_2(&fixture, if recorded { &facts } else { &[] });
 
@@ -55,11 +55,11 @@ async fn watch_resumes_a_roll_of_schema_2() {
 async fn rollback_returns_to_the_version_of_schema_2() {
     let fixture = Fixture::new("");
     assert_eq!(fixture.roll().await.code, 0);
-    let refresh = fixture.service.state().refreshes[0].id.clone();
+    let refresh = fixture.aws.state().refreshes[0].id.clone();
     as_of_schema_2(&fixture, &[("refresh", &refresh)]);
     let ended = fixture.rollback().await;
     assert_eq!(ended.code, 0, "{}", ended.text);
-    let state = fixture.service.state();
+    let state = fixture.aws.state();
     // The recorded version, and no new one with the image of the pointer.
     assert_eq!((state.on(7), state.template.latest), (3, 8));
 }
@@ -68,9 +68,9 @@ async fn rollback_returns_to_the_version_of_schema_2() {
 async fn a_rollback_recorded_by_schema_2_is_not_repeated() {
     let fixture = Fixture::new("");
     assert_eq!(fixture.roll().await.code, 0);
-    let refresh = fixture.service.state().refreshes[0].id.clone();
+    let refresh = fixture.aws.state().refreshes[0].id.clone();
     as_of_schema_2(&fixture, &[("refresh", &refresh), ("back", "yes")]);
     let ended = fixture.rollback().await;
     assert_eq!(ended.code, 0, "{}", ended.text);
-    assert_eq!(fixture.service.state().refreshes.len(), 1);
+    assert_eq!(fixture.aws.state().refreshes.len(), 1);
 }
