@@ -1,10 +1,10 @@
-//! The only file that names an AWS SDK: Auto Scaling and the parameter store.
+//! The only file that names an AWS SDK: Auto Scaling's. The few calls of other services are made by [`call`].
 //!
 //! It translates, and retries within one call as the SDK does; [`crate::lifecycle`] decides when to call again.
 
-use std::collections::BTreeMap;
 pub(crate) mod call;
 mod monitoring;
+mod parameters;
 mod signature;
 
 use std::time::Duration;
@@ -22,12 +22,11 @@ use aws_config::meta::region::RegionProviderChain;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_autoscaling::config::http::HttpResponse;
 use aws_sdk_autoscaling::config::{RuntimeComponents, SharedHttpClient};
 use aws_sdk_autoscaling::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_autoscaling::types::InstanceRefreshStatus;
-use aws_sdk_ssm::config::SharedCredentialsProvider;
-use aws_sdk_ssm::types::ParameterType;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -37,7 +36,6 @@ use tokio::sync::OnceCell;
 use crate::fleet::{Fleet, Member};
 use crate::hooks::{Answer, Group, Hook, Hooks, Membership, Phase, Receipt};
 use crate::metrics::{Fault, Meter};
-use crate::registry::Registry;
 
 /// One attempt at one call: long enough for a slow instance with its first TLS handshake to do.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(8);
@@ -61,7 +59,6 @@ pub(crate) struct Aws {
 struct Clients {
     config: SdkConfig,
     autoscaling: aws_sdk_autoscaling::Client,
-    ssm: aws_sdk_ssm::Client,
 }
 
 impl Aws {
@@ -84,7 +81,6 @@ impl Aws {
                 })?;
                 Ok(Clients {
                     autoscaling: aws_sdk_autoscaling::Client::new(&config),
-                    ssm: aws_sdk_ssm::Client::new(&config),
                     config,
                 })
             })
@@ -355,69 +351,5 @@ impl Group for Aws {
             let id = refresh.instance_refresh_id();
             id.unwrap_or("without an id").to_owned()
         }))
-    }
-}
-
-#[async_trait]
-impl Registry for Aws {
-    async fn put(&self, parameter: &str, value: &str) -> Result<()> {
-        let sent = self
-            .clients()
-            .await?
-            .ssm
-            .put_parameter()
-            .name(parameter)
-            .value(value)
-            .r#type(ParameterType::String)
-            .overwrite(true)
-            .customize()
-            // Once: a fleet's calls that come too many must thin out, see `registry::pace`.
-            .config_override(aws_sdk_ssm::Config::builder().retry_config(RetryConfig::disabled()))
-            .send()
-            .await;
-        self.counted("PutParameter", sent)
-            .with_context(|| format!("cannot write parameter {parameter}"))?;
-        Ok(())
-    }
-
-    async fn get(&self, parameters: &[String]) -> Result<BTreeMap<String, String>> {
-        let sent = self
-            .clients()
-            .await?
-            .ssm
-            .get_parameters()
-            .set_names(Some(parameters.to_vec()))
-            .send()
-            .await;
-        let answer = self
-            .counted("GetParameters", sent)
-            .context("cannot read the records of other instances")?;
-        let found = answer.parameters().iter().filter_map(|parameter| {
-            let (name, value) = (parameter.name()?, parameter.value()?);
-            Some((name.to_owned(), value.to_owned()))
-        });
-        Ok(found.collect())
-    }
-
-    async fn remove(&self, parameter: &str) -> Result<()> {
-        let sent = self
-            .clients()
-            .await?
-            .ssm
-            .delete_parameter()
-            .name(parameter)
-            .send()
-            .await;
-        let sent = self.counted("DeleteParameter", sent);
-        match sent {
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_none_or(|e| !e.is_parameter_not_found()) =>
-            {
-                Err(error).with_context(|| format!("cannot remove parameter {parameter}"))
-            }
-            _ => Ok(()),
-        }
     }
 }

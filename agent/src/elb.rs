@@ -9,13 +9,14 @@ use async_trait::async_trait;
 use aws_smithy_xml::decode::{Document, ScopedDecoder, try_data};
 
 use crate::aws::Aws;
-use crate::aws::call::{CallError, Service};
+use crate::aws::call::{CallError, Protocol, Service};
 use crate::balancer::{Balancer, TargetHealth};
 
 /// Its name in a signature's scope, in the endpoint's host and in the variable.
 const SERVICE: Service = Service {
     name: "elasticloadbalancing",
     variable: "AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING_V2",
+    protocol: Protocol::Query,
 };
 
 /// The code for a target group that is not there.

@@ -242,7 +242,7 @@ impl Machines {
                 .as_ref()
                 .is_none_or(|id| !self.is_busy(id) && self.host.state(id) != GuestState::Running);
             if off && !self.is_busy(&copy.id) {
-                self.in_background(&copy.id.clone(), move |machines| machines.snapshot(&copy));
+                self.in_background(copy.id.clone(), move |machines| machines.snapshot(&copy));
             }
         }
         let discarded: Vec<String> = work
@@ -278,7 +278,7 @@ impl Machines {
         match action {
             Action::Start => {
                 let id = id.clone();
-                self.in_background(&id.clone(), move |machines| machines.start(&id));
+                self.in_background(id.clone(), move |machines| machines.start(&id));
                 Ok(())
             }
             Action::PowerOff => {

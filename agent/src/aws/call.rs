@@ -1,4 +1,5 @@
-//! One signed call in AWS's query protocol, for the services without an SDK client here: a form out, XML in.
+//! One signed call, for the services without an SDK client here, in AWS's query protocol (a form out, XML in) or in its JSON 1.1
+//! (<https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html>).
 //!
 //! An SDK's client of a service would be larger than all our code for its one to three calls. Signature, HTTP and XML
 //! are the SDK's own crates, which are linked anyway, and connections are those of all clients. A call is sent once.
@@ -10,13 +11,13 @@ use std::fmt;
 use anyhow::{Result, anyhow};
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_ssm::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_autoscaling::config::http::{HttpRequest, HttpResponse};
 use aws_smithy_runtime::client::orchestrator::operation::Operation;
 use aws_smithy_xml::decode::{Document, try_data};
 use support::text;
 
 use super::Aws;
-use super::signature::{SignedForm, signed};
+use super::signature::{Content, Signed, signed};
 use crate::metrics::Fault;
 
 /// A service that is called by hand.
@@ -25,6 +26,43 @@ pub(crate) struct Service {
     pub(crate) name: &'static str,
     /// The variable that names another endpoint for it, before `AWS_ENDPOINT_URL`.
     pub(crate) variable: &'static str,
+    /// How it is spoken to.
+    pub(crate) protocol: Protocol,
+}
+
+/// The form of requests and answers.
+pub(crate) enum Protocol {
+    /// A form with the action in it; XML.
+    Query,
+    /// JSON both ways, with `PREFIX.ACTION` in a header.
+    Json {
+        /// What stands before the action.
+        prefix: &'static str,
+    },
+}
+
+impl Protocol {
+    fn content(&self, action: &str, body: String) -> Content {
+        let headers = match self {
+            Self::Query => vec![(
+                "content-type",
+                "application/x-www-form-urlencoded; charset=utf-8".to_owned(),
+            )],
+            Self::Json { prefix } => vec![
+                ("content-type", "application/x-amz-json-1.1".to_owned()),
+                ("x-amz-target", format!("{prefix}.{action}")),
+            ],
+        };
+        Content { headers, body }
+    }
+
+    /// Code and message of an error; empty in documents of another form, such as a proxy's.
+    fn read_error(&self, body: &str) -> (String, String) {
+        match self {
+            Self::Query => read_xml_error(body),
+            Self::Json { .. } => read_json_error(body),
+        }
+    }
 }
 
 impl Service {
@@ -50,7 +88,7 @@ impl Service {
 }
 
 impl Aws {
-    /// Sends a form, whose action is `action`, and counts the call. Returns the XML of the answer.
+    /// Sends the body of `action`, and counts the call. Returns the answer's body.
     ///
     /// # Errors
     /// [`CallError`]: not sent, no answer in time, or refused.
@@ -58,10 +96,10 @@ impl Aws {
         &self,
         service: &Service,
         action: &'static str,
-        form: String,
+        body: String,
     ) -> Result<String, CallError> {
         let answer = match self.clients().await {
-            Ok(clients) => send(&clients.config, service, action, form).await,
+            Ok(clients) => send(&clients.config, service, action, body).await,
             Err(error) => Err(CallError::NotSent(error)),
         };
         self.meter
@@ -123,20 +161,21 @@ impl Error for CallError {
     }
 }
 
-/// Signs and sends a form, once, within the configuration's time limits.
+/// Signs and sends a body, once, within the configuration's time limits.
 pub(super) async fn send(
     config: &SdkConfig,
     service: &Service,
     action: &'static str,
-    form: String,
+    body: String,
 ) -> Result<String, CallError> {
     let region = config
         .region()
         .ok_or_else(|| CallError::NotSent(anyhow!("no region is known")))?;
     let endpoint = service.endpoint(config, region);
     let url = format!("{}/", endpoint.trim_end_matches('/'));
-    let signed = signed(config, service.name, &url, form).await;
-    let form = signed.map_err(CallError::NotSent)?;
+    let content = service.protocol.content(action, body);
+    let signed = signed(config, service.name, &url, content).await;
+    let signed = signed.map_err(CallError::NotSent)?;
     let limits = config
         .timeout_config()
         .cloned()
@@ -153,7 +192,7 @@ pub(super) async fn send(
         operation = operation.http_client(client);
     }
     let operation = operation
-        .serializer(|form: SignedForm| Ok(request(form)?))
+        .serializer(|signed: Signed| Ok(request(signed)?))
         .deserializer::<Answer, Infallible>(|response: &HttpResponse| {
             let body = response.body().bytes().unwrap_or_default();
             Ok(Answer {
@@ -162,12 +201,12 @@ pub(super) async fn send(
             })
         })
         .build();
-    let answer = operation.invoke(form).await;
+    let answer = operation.invoke(signed).await;
     let answer = answer.map_err(|error| CallError::NoAnswer(error.into()))?;
     if answer.status == 200 {
         return Ok(answer.body);
     }
-    let (code, message) = read_error(&answer.body);
+    let (code, message) = service.protocol.read_error(&answer.body);
     Err(CallError::Refused {
         status: answer.status,
         code: text::line(&code, text::NAME),
@@ -182,18 +221,18 @@ struct Answer {
 }
 
 /// As the SDK sends it, to the root of the endpoint.
-fn request(form: SignedForm) -> Result<HttpRequest> {
-    let mut request = HttpRequest::new(form.body.into());
+fn request(signed: Signed) -> Result<HttpRequest> {
+    let mut request = HttpRequest::new(signed.body.into());
     request.set_method("POST")?;
     request.set_uri("/")?;
-    for (name, value) in form.headers {
+    for (name, value) in signed.headers {
         request.headers_mut().try_insert(name, value)?;
     }
     Ok(request)
 }
 
 /// `ErrorResponse / Error / Code, Message`; other documents have neither.
-fn read_error(xml: &str) -> (String, String) {
+fn read_xml_error(xml: &str) -> (String, String) {
     let mut found = (String::new(), String::new());
     let mut document = Document::new(xml);
     let Ok(mut root) = document.root_element() else {
@@ -213,6 +252,21 @@ fn read_error(xml: &str) -> (String, String) {
     found
 }
 
+/// `{"__type": "NAMESPACE#CODE", "message": …}`; some services write `Message`, and some a URL behind the code.
+fn read_json_error(json: &str) -> (String, String) {
+    let Ok(answer) = serde_json::from_str::<serde_json::Value>(json) else {
+        return (String::new(), String::new());
+    };
+    let text = |keys: [&str; 2]| {
+        let found = keys.iter().find_map(|key| answer.get(key)?.as_str());
+        found.unwrap_or_default().to_owned()
+    };
+    let kind = text(["__type", "code"]);
+    let code = kind.rsplit('#').next().unwrap_or_default();
+    let code = code.split(':').next().unwrap_or_default();
+    (code.to_owned(), text(["message", "Message"]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,10 +278,41 @@ mod tests {
         let text = "<ErrorResponse><Error><Type>Sender</Type><Code>TargetGroupNotFound</Code>\
             <Message>no such group</Message></Error><RequestId>r</RequestId></ErrorResponse>";
         assert_eq!(
-            read_error(text),
+            Protocol::Query.read_error(text),
             ("TargetGroupNotFound".into(), "no such group".into())
         );
-        assert_eq!(read_error("Bad Gateway"), (String::new(), String::new()));
+        let json = Protocol::Json {
+            prefix: "AmazonSSM",
+        };
+        for (text, code, message) in [
+            (
+                r#"{"__type":"ParameterNotFound","message":"x"}"#,
+                "ParameterNotFound",
+                "x",
+            ),
+            (
+                r#"{"__type":"com.amazonaws.ssm#InternalServerError"}"#,
+                "InternalServerError",
+                "",
+            ),
+            (
+                r#"{"__type":"Throttling:http://internal/","Message":"Rate exceeded"}"#,
+                "Throttling",
+                "Rate exceeded",
+            ),
+            (r#"["__type"]"#, "", ""),
+            (r#"{"__type":1}"#, "", ""),
+        ] {
+            assert_eq!(
+                json.read_error(text),
+                (code.into(), message.into()),
+                "{text}"
+            );
+        }
+        for protocol in [Protocol::Query, json] {
+            let nothing = (String::new(), String::new());
+            assert_eq!(protocol.read_error("Bad Gateway"), nothing);
+        }
     }
 
     /// A target group may be called anything.
@@ -269,6 +354,7 @@ mod tests {
         let elb = Service {
             name: "elasticloadbalancing",
             variable: "AWS_ENDPOINT_URL_NONE",
+            protocol: Protocol::Query,
         };
         let at = |name: &'static str| elb.endpoint(&config, &Region::new(name));
         assert_eq!(

@@ -4,12 +4,13 @@ use anyhow::{Result, anyhow};
 use async_trait::async_trait;
 
 use super::Aws;
-use super::call::{CallError, Service};
+use super::call::{CallError, Protocol, Service};
 use crate::metrics::cloudwatch::Sink;
 
 const SERVICE: Service = Service {
     name: "monitoring",
     variable: "AWS_ENDPOINT_URL_CLOUDWATCH",
+    protocol: Protocol::Query,
 };
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! Signature Version 4 of a form, for the few calls without an SDK client.
+//! Signature Version 4 of a request, for the few calls without an SDK client.
 //!
 //! Algorithm and credentials are the SDK's own. It signs and does not send.
 
@@ -11,25 +11,30 @@ use aws_credential_types::provider::ProvideCredentials as _;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4::SigningParams;
 
-/// Content type of a form; part of what is signed.
-const CONTENT_TYPE: &str = "application/x-www-form-urlencoded; charset=utf-8";
-
-/// A form signed for a service, and the headers to send with it: among them the instance's session token.
-#[derive(Clone)]
-pub(crate) struct SignedForm {
-    /// `content-type`, `authorization` and the other headers that the signature needs.
-    pub(crate) headers: Vec<(String, String)>,
-    /// The form, as it was.
+/// What is to be POSTed.
+pub(crate) struct Content {
+    /// `content-type` and the other headers that are signed with it.
+    pub(crate) headers: Vec<(&'static str, String)>,
+    /// The body.
     pub(crate) body: String,
 }
 
-impl fmt::Debug for SignedForm {
+/// A request signed for a service, with the headers to send: among them the instance's session token.
+#[derive(Clone)]
+pub(crate) struct Signed {
+    /// The content's headers, `authorization` and the other headers that the signature needs.
+    pub(crate) headers: Vec<(String, String)>,
+    /// The body, as it was.
+    pub(crate) body: String,
+}
+
+impl fmt::Debug for Signed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SignedForm").finish_non_exhaustive()
+        f.debug_struct("Signed").finish_non_exhaustive()
     }
 }
 
-/// Signs a form that is to be POSTed to `url`.
+/// Signs what is to be POSTed to `url`.
 ///
 /// # Errors
 /// The configuration has no region, or no credentials are available.
@@ -37,8 +42,8 @@ pub(crate) async fn signed(
     config: &SdkConfig,
     service: &str,
     url: &str,
-    body: String,
-) -> Result<SignedForm> {
+    content: Content,
+) -> Result<Signed> {
     let region = config
         .region()
         .ok_or_else(|| anyhow!("no region is known"))?;
@@ -61,8 +66,11 @@ pub(crate) async fn signed(
     let signable = SignableRequest::new(
         "POST",
         url,
-        std::iter::once(("content-type", CONTENT_TYPE)),
-        SignableBody::Bytes(body.as_bytes()),
+        content
+            .headers
+            .iter()
+            .map(|(name, value)| (*name, value.as_str())),
+        SignableBody::Bytes(content.body.as_bytes()),
     )
     .context("cannot sign")?;
     let (instructions, _) = sign(signable, &parameters)
@@ -72,18 +80,31 @@ pub(crate) async fn signed(
     let signature = signature
         .iter()
         .map(|header| (header.name().to_owned(), header.value().to_owned()));
-    let mut headers = vec![("content-type".to_owned(), CONTENT_TYPE.to_owned())];
-    headers.extend(signature);
-    Ok(SignedForm { headers, body })
+    let own = content.headers.into_iter();
+    let headers = own.map(|(name, value)| (name.to_owned(), value));
+    Ok(Signed {
+        headers: headers.chain(signature).collect(),
+        body: content.body,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use aws_config::Region;
     use aws_credential_types::Credentials;
-    use aws_sdk_ssm::config::SharedCredentialsProvider;
+    use aws_credential_types::provider::SharedCredentialsProvider;
 
     use super::*;
+
+    fn form() -> Content {
+        Content {
+            headers: vec![(
+                "content-type",
+                "application/x-www-form-urlencoded".to_owned(),
+            )],
+            body: "Action=X".to_owned(),
+        }
+    }
 
     fn config(region: Option<&'static str>) -> SdkConfig {
         let token = Some("t0k3n-of-the-instance".to_owned());
@@ -99,7 +120,7 @@ mod tests {
     async fn a_form_is_signed_and_debug_output_shows_no_secret() {
         let config = config(Some("eu-north-1"));
         let url = "https://monitoring.eu-north-1.amazonaws.com/";
-        let form = signed(&config, "monitoring", url, "Action=X".to_owned()).await;
+        let form = signed(&config, "monitoring", url, form()).await;
         let form = form.unwrap();
         let header = |name: &str| {
             let mut found = form.headers.iter().filter(|(it, _)| it == name);
@@ -114,7 +135,7 @@ mod tests {
         );
         assert_eq!(header("x-amz-security-token"), "t0k3n-of-the-instance");
         assert_eq!(form.body, "Action=X");
-        assert_eq!(format!("{form:?}"), "SignedForm { .. }");
+        assert_eq!(format!("{form:?}"), "Signed { .. }");
     }
 
     #[tokio::test]
@@ -125,7 +146,7 @@ mod tests {
             .region(Region::new("eu-north-1"))
             .build();
         for (config, why) in [(nowhere, "no region"), (nobody, "no credentials")] {
-            let error = signed(&config, "monitoring", url, String::new()).await;
+            let error = signed(&config, "monitoring", url, form()).await;
             let error = error.unwrap_err().to_string();
             assert!(error.starts_with(why), "{why}: {error}");
         }

@@ -16,7 +16,7 @@ use support::text;
 use tracing::{error, info, warn};
 
 pub(crate) use self::adapters::{
-    Active, Adapters, Probe, System, TestFailure, Unit, UnitState, Units, UpdatePolicy,
+    ActiveState, Adapters, Probe, System, TestFailure, Unit, UnitState, Units, UpdatePolicy,
 };
 pub use self::adapters::{Daemon, Health};
 pub(crate) use self::repair::repair;
@@ -294,13 +294,15 @@ impl Attempt {
                 status,
                 ..
             }) => match active {
-                Active::Inactive => TrialResult::NotRun,
-                Active::Failed if result == "timeout" => TrialResult::Deadline,
-                Active::Failed => TrialResult::Failed {
+                ActiveState::Inactive => TrialResult::NotRun,
+                ActiveState::Failed if result == "timeout" => TrialResult::Deadline,
+                ActiveState::Failed => TrialResult::Failed {
                     kind: blame::of_unit(&result, status),
                     reason: format!("the trial ended with {result}"),
                 },
-                Active::Active | Active::Activating | Active::Deactivating => TrialResult::Running,
+                ActiveState::Active | ActiveState::Activating | ActiveState::Deactivating => {
+                    TrialResult::Running
+                }
             },
             Err(error) => {
                 warn!("cannot read the state of the trial unit: {error:#}");
@@ -314,7 +316,7 @@ impl Attempt {
     async fn start_failed_stable(&mut self) {
         let units = &mut self.adapters.units;
         match units.state(Unit::Stable).await {
-            Ok(it) if it.active == Active::Failed => {
+            Ok(it) if it.active == ActiveState::Failed => {
                 warn!(
                     "the stable agent had failed with {}: starting it",
                     it.result

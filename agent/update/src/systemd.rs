@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use tokio::process::Command;
 
-use super::attempt::{Active, Unit, UnitState, Units};
+use super::attempt::{ActiveState, Unit, UnitState, Units};
 
 /// The kernel's file with the boot id.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -128,12 +128,12 @@ pub(crate) fn parse(text: &str) -> Result<UnitState> {
         bail!("there is no such unit\nhint: bake an image that contains it");
     }
     let active = match of("ActiveState")? {
-        "active" => Active::Active,
-        "inactive" => Active::Inactive,
-        "failed" => Active::Failed,
-        "deactivating" => Active::Deactivating,
+        "active" => ActiveState::Active,
+        "inactive" => ActiveState::Inactive,
+        "failed" => ActiveState::Failed,
+        "deactivating" => ActiveState::Deactivating,
         // "reloading", "maintenance", and states of newer releases: in transition.
-        _ => Active::Activating,
+        _ => ActiveState::Activating,
     };
     let pid: u32 = of("MainPID")?.parse().context("MainPID is not a number")?;
     Ok(UnitState {

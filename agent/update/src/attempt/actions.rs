@@ -10,7 +10,7 @@ use support::text;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::adapters::{Active, Unit};
+use super::adapters::{ActiveState, Unit};
 use super::{Attempt, Health, TestFailure};
 use crate::blame::{self, FailureKind, Failures};
 use crate::build::Build;
@@ -131,7 +131,7 @@ impl Attempt {
             return false;
         }
         match self.adapters.units.state(Unit::Stable).await {
-            Ok(it) => matches!(it.active, Active::Active | Active::Activating),
+            Ok(it) => matches!(it.active, ActiveState::Active | ActiveState::Activating),
             Err(error) => {
                 warn!("cannot read the state of the stable unit: {error:#}");
                 true
@@ -289,7 +289,7 @@ impl Attempt {
         let deadline = Instant::now() + PERMISSION_TIMEOUT;
         loop {
             match self.adapters.units.state(Unit::Stable).await {
-                Ok(it) if matches!(it.active, Active::Inactive | Active::Failed) => {
+                Ok(it) if matches!(it.active, ActiveState::Inactive | ActiveState::Failed) => {
                     info!("the stable agent does not run: its permission is not needed");
                     return Event::Permitted;
                 }
@@ -328,7 +328,7 @@ impl Attempt {
             Err(_) => format!("not started within {} s", START.as_secs()),
         };
         match self.adapters.units.state(Unit::Trial).await {
-            Ok(it) if it.active == Active::Failed => Err(Fault::of(
+            Ok(it) if it.active == ActiveState::Failed => Err(Fault::of(
                 blame::of_unit(&it.result, it.status),
                 "trial-start",
                 format!("it did not start: {}", it.result),
@@ -340,7 +340,7 @@ impl Attempt {
     /// The instance's health before the trial; `None` if no daemon runs.
     async fn baseline(&mut self) -> Option<Health> {
         match self.adapters.units.state(Unit::Stable).await {
-            Ok(it) if it.active == Active::Active => self.adapters.daemon.health(),
+            Ok(it) if it.active == ActiveState::Active => self.adapters.daemon.health(),
             _ => None,
         }
     }
@@ -362,7 +362,7 @@ impl Attempt {
             Err(_) => return fault(format!("not started within {} s", START.as_secs())),
         }
         match self.adapters.units.state(Unit::Stable).await {
-            Ok(it) if it.active == Active::Active => {}
+            Ok(it) if it.active == ActiveState::Active => {}
             Ok(it) => return fault(format!("{} as stable is {:?}", build.version, it.active)),
             Err(error) => return fault(format!("{error:#}")),
         }

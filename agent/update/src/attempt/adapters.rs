@@ -63,7 +63,7 @@ pub(crate) enum Unit {
 
 /// systemd's `ActiveState=`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Active {
+pub(crate) enum ActiveState {
     /// Not running; its last run succeeded, or there was none.
     Inactive,
     /// Being started, or reloading.
@@ -80,7 +80,7 @@ pub(crate) enum Active {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UnitState {
     /// `ActiveState=`.
-    pub(crate) active: Active,
+    pub(crate) active: ActiveState,
     /// `MainPID=`; `None` when there is none.
     pub(crate) pid: Option<u32>,
     /// `Result=` of its last run: `success`, `exit-code`, `signal`, `watchdog`, `timeout`, …

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use super::adapters::{Active, Adapters, Unit};
+use super::adapters::{ActiveState, Adapters, Unit};
 use crate::before::Before;
 use crate::blame::{self, FailureKind};
 use crate::slots::{Leads, Link, Lock, Slots};
@@ -75,7 +75,7 @@ pub(crate) async fn repair(mut adapters: Adapters) -> Result<Before> {
 /// repair.
 async fn how_it_ended(adapters: &mut Adapters) -> (FailureKind, String) {
     match adapters.units.state(Unit::Stable).await {
-        Ok(it) if it.active == Active::Failed => (
+        Ok(it) if it.active == ActiveState::Failed => (
             blame::of_unit(&it.result, it.status),
             format!("it ended with {}", it.result),
         ),

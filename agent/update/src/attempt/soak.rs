@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Attempt;
 use super::actions::{Fault, PERMISSION_TIMEOUT};
-use super::adapters::{Active, Health, Unit};
+use super::adapters::{ActiveState, Health, Unit};
 use crate::blame::{self, FailureKind};
 use crate::build::Build;
 use crate::phases::Event;
@@ -48,7 +48,7 @@ impl Attempt {
         let mut asked = None;
         loop {
             match self.adapters.units.state(Unit::Trial).await {
-                Ok(it) if it.active != Active::Active => {
+                Ok(it) if it.active != ActiveState::Active => {
                     return Err(Fault::of(
                         blame::of_unit(&it.result, it.status),
                         "trial",

@@ -13,31 +13,31 @@ fn what_systemctl_shows_is_read_in_any_order() {
     for (text, want) in [
         (
             "LoadState=loaded\nActiveState=active\nMainPID=4711\nResult=success\n",
-            state(Active::Active, Some(4711), "success"),
+            state(ActiveState::Active, Some(4711), "success"),
         ),
         (
             "MainPID=0\nResult=success\nActiveState=inactive\nLoadState=loaded\n",
-            state(Active::Inactive, None, "success"),
+            state(ActiveState::Inactive, None, "success"),
         ),
         (
             "Result=watchdog\nMainPID=0\nLoadState=loaded\nActiveState=failed\n",
-            state(Active::Failed, None, "watchdog"),
+            state(ActiveState::Failed, None, "watchdog"),
         ),
         (
             "Result=success\nMainPID=12\nLoadState=loaded\nActiveState=activating\nNRestarts=0\n",
-            state(Active::Activating, Some(12), "success"),
+            state(ActiveState::Activating, Some(12), "success"),
         ),
         (
             "Result=timeout\nMainPID=12\nLoadState=loaded\nActiveState=deactivating\n",
-            state(Active::Deactivating, Some(12), "timeout"),
+            state(ActiveState::Deactivating, Some(12), "timeout"),
         ),
         (
             "Result=success\nMainPID=12\nLoadState=loaded\nActiveState=refreshing\n",
-            state(Active::Activating, Some(12), "success"),
+            state(ActiveState::Activating, Some(12), "success"),
         ),
         (
             "Result=start-limit-hit\nMainPID=0\nLoadState=masked\nActiveState=failed\n",
-            state(Active::Failed, None, "start-limit-hit"),
+            state(ActiveState::Failed, None, "start-limit-hit"),
         ),
     ] {
         assert_eq!(parse(text).unwrap(), want, "{text}");
@@ -137,7 +137,7 @@ async fn a_start_resets_failures_and_an_error_has_the_result() {
     );
     assert_eq!(
         units.state(Unit::Stable).await.unwrap().active,
-        Active::Failed
+        ActiveState::Failed
     );
 }
 

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::attempt::adapters::Clock;
 use crate::attempt::{
-    Active, Adapters, Daemon, Ended, Health, Probe, TestFailure, Unit, UnitState, Units,
+    ActiveState, Adapters, Daemon, Ended, Health, Probe, TestFailure, Unit, UnitState, Units,
     UpdatePolicy, run,
 };
 use crate::build::Build;
@@ -95,8 +95,8 @@ pub(super) struct Scene {
     pub(super) status: Option<i32>,
     pub(super) answer: Answer,
     pub(super) judged: bool,
-    pub(super) stable: Active,
-    pub(super) trial: Active,
+    pub(super) stable: ActiveState,
+    pub(super) trial: ActiveState,
     pub(super) result: String,
     pub(super) since: Instant,
     pub(super) begun: Instant,
@@ -202,8 +202,8 @@ impl Stage {
             status: None,
             answer: Answer::Granted,
             judged: true,
-            stable: Active::Active,
-            trial: Active::Inactive,
+            stable: ActiveState::Active,
+            trial: ActiveState::Inactive,
             result: "success".to_owned(),
             since: Instant::now(),
             begun: Instant::now(),
@@ -301,8 +301,8 @@ impl Stage {
     pub(super) fn reboot(&mut self) {
         self.boot = format!("{}+", self.boot);
         let mut scene = self.scene();
-        scene.stable = Active::Active;
-        scene.trial = Active::Inactive;
+        scene.stable = ActiveState::Active;
+        scene.trial = ActiveState::Inactive;
         "success".clone_into(&mut scene.result);
     }
 
@@ -377,12 +377,12 @@ impl Scene {
     /// What became of the trial by now.
     fn settle(&mut self) {
         if let OnTrial::Dies(after, result) = self.on_trial
-            && self.trial == Active::Active
+            && self.trial == ActiveState::Active
             && self.since.elapsed() >= after
         {
-            self.trial = Active::Failed;
+            self.trial = ActiveState::Failed;
             result.clone_into(&mut self.result);
-            self.stable = Active::Active;
+            self.stable = ActiveState::Active;
         }
     }
 
@@ -437,27 +437,27 @@ impl Units for Play {
             scene.since = Instant::now();
             match unit {
                 Unit::Stable if scene.stable_fails => {
-                    scene.trial = Active::Inactive;
-                    scene.stable = Active::Failed;
+                    scene.trial = ActiveState::Inactive;
+                    scene.stable = ActiveState::Failed;
                     bail!("the job failed");
                 }
                 Unit::Stable => {
                     // Stopped in order by `Conflicts=`; how it failed before stays until it is forgotten.
-                    if scene.trial == Active::Active {
-                        scene.trial = Active::Inactive;
+                    if scene.trial == ActiveState::Active {
+                        scene.trial = ActiveState::Inactive;
                     }
-                    scene.stable = Active::Active;
+                    scene.stable = ActiveState::Active;
                 }
                 Unit::Trial if matches!(scene.on_trial, OnTrial::FailsToStart) => {
-                    scene.trial = Active::Failed;
+                    scene.trial = ActiveState::Failed;
                     "exit-code".clone_into(&mut scene.result);
-                    scene.stable = Active::Active;
+                    scene.stable = ActiveState::Active;
                     bail!("the job failed");
                 }
                 Unit::Trial => {
                     assert_ne!(scene.version_at("trial"), "1.0.0", "nothing is armed");
-                    scene.trial = Active::Active;
-                    scene.stable = Active::Inactive;
+                    scene.trial = ActiveState::Active;
+                    scene.stable = ActiveState::Inactive;
                 }
             }
         }
@@ -468,8 +468,8 @@ impl Units for Play {
     async fn stop(&mut self, unit: Unit) -> Result<()> {
         let mut scene = self.call("stop");
         match unit {
-            Unit::Stable => scene.stable = Active::Inactive,
-            Unit::Trial => scene.trial = Active::Inactive,
+            Unit::Stable => scene.stable = ActiveState::Inactive,
+            Unit::Trial => scene.trial = ActiveState::Inactive,
         }
         "success".clone_into(&mut scene.result);
         Ok(())
@@ -488,9 +488,9 @@ impl Units for Play {
         };
         Ok(UnitState {
             active,
-            pid: (active == Active::Active).then_some(pid),
+            pid: (active == ActiveState::Active).then_some(pid),
             result: match unit {
-                Unit::Stable if active == Active::Failed => scene.stable_result.to_owned(),
+                Unit::Stable if active == ActiveState::Failed => scene.stable_result.to_owned(),
                 Unit::Stable => "success".to_owned(),
                 Unit::Trial => scene.result.clone(),
             },
@@ -563,7 +563,7 @@ impl Daemon for Play {
                 Answer::Refused(reason) => Some(answered(Some(reason), at)),
                 // One on trial has ways of its own.
                 Answer::Silent
-                    if scene.trial == Active::Active
+                    if scene.trial == ActiveState::Active
                         && !matches!(scene.on_trial, OnTrial::Mute) =>
                 {
                     Some(answered(None, at))
@@ -577,7 +577,7 @@ impl Daemon for Play {
             health.passing.clear();
             health.fit = false;
         }
-        if scene.trial == Active::Active {
+        if scene.trial == ActiveState::Active {
             health.version = scene.version_at("trial");
             health.pid = 20;
             match scene.on_trial {

@@ -213,8 +213,16 @@ async fn a_state_that_cannot_be_written_ends_the_run_on_stable() {
         assert_eq!(stage.slots.leads(Link::Trial), Leads::Nowhere, "{phase:?}");
         assert_eq!(parts(&stage), 0, "{phase:?}");
         let scene = stage.scene();
-        assert_eq!(scene.stable, crate::attempt::Active::Active, "{phase:?}");
-        assert_eq!(scene.trial, crate::attempt::Active::Inactive, "{phase:?}");
+        assert_eq!(
+            scene.stable,
+            crate::attempt::ActiveState::Active,
+            "{phase:?}"
+        );
+        assert_eq!(
+            scene.trial,
+            crate::attempt::ActiveState::Inactive,
+            "{phase:?}"
+        );
     }
 }
 

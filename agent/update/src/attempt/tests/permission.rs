@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::fakes::{Answer, OnTrial, Stage};
-use crate::attempt::{Active, Ended};
+use crate::attempt::{ActiveState, Ended};
 use crate::phases::Outcome;
 use crate::plan::Decision;
 use crate::slots::{Leads, Link};
@@ -54,7 +54,7 @@ async fn without_permission_nothing_is_armed_until_a_later_run() {
 
 #[tokio::test(start_paused = true)]
 async fn a_daemon_that_does_not_run_is_not_asked() {
-    for stable in [Active::Failed, Active::Inactive] {
+    for stable in [ActiveState::Failed, ActiveState::Inactive] {
         let stage = Stage::new();
         let build = stage.offers("1.1.0");
         stage.scene().answer = Answer::Silent;
@@ -79,7 +79,7 @@ async fn an_instance_without_a_verdict_is_given_time() {
         "{ended:?}"
     );
     // An agent that does not run never reaches one: then the release that fixes it is taken.
-    stage.scene().stable = Active::Failed;
+    stage.scene().stable = ActiveState::Failed;
     stage.ends().await;
     assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build));
 }

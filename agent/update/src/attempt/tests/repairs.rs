@@ -6,7 +6,7 @@ use std::time::Duration;
 use contract::release::Withdrawal;
 
 use super::fakes::Stage;
-use crate::attempt::{Active, repair};
+use crate::attempt::{ActiveState, repair};
 use crate::before::Before;
 use crate::blame::FailureKind;
 use crate::build::Build;
@@ -23,7 +23,7 @@ pub(super) async fn repaired(stage: &Stage) -> Option<Build> {
         }
     };
     stage.assert_sound("repaired");
-    assert_eq!(stage.scene().stable, Active::Active);
+    assert_eq!(stage.scene().stable, ActiveState::Active);
     repaired.slot().cloned()
 }
 
@@ -34,10 +34,10 @@ async fn it_goes_to_what_was_confirmed_before_and_then_to_the_factory() {
     stage.ends().await;
     let second = stage.offers("1.2.0");
     stage.ends().await;
-    stage.scene().stable = Active::Failed;
+    stage.scene().stable = ActiveState::Failed;
     assert_eq!(repaired(&stage).await, Some(first.clone()));
     assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(first.clone()));
-    stage.scene().stable = Active::Failed;
+    stage.scene().stable = ActiveState::Failed;
     assert_eq!(repaired(&stage).await, None);
     // There is nothing below.
     assert_eq!(repaired(&stage).await, None);
@@ -85,7 +85,7 @@ async fn a_dangling_link_is_fixed_by_a_run_and_by_a_repair() {
                 }
             }
             assert_eq!(stage.slots.leads(Link::Stable), Leads::Nowhere, "{broken}");
-            stage.scene().stable = Active::Failed;
+            stage.scene().stable = ActiveState::Failed;
             if by_run {
                 stage.scene().refuses_refresh = Some(crate::channel::Cause::Expired);
                 stage.ends().await;
@@ -97,7 +97,7 @@ async fn a_dangling_link_is_fixed_by_a_run_and_by_a_repair() {
                 Leads::Slot(first),
                 "{broken}"
             );
-            assert_eq!(stage.scene().stable, Active::Active, "{broken}");
+            assert_eq!(stage.scene().stable, ActiveState::Active, "{broken}");
             // Nothing is wrong with the release.
             assert_eq!(stage.state_or_default().failures, [], "{broken}");
         }
@@ -152,13 +152,13 @@ async fn it_waits_for_a_running_updater() {
 #[tokio::test(start_paused = true)]
 async fn a_run_ends_with_starting_a_stable_agent_that_systemd_gave_up() {
     let stage = Stage::new();
-    stage.scene().stable = Active::Failed;
+    stage.scene().stable = ActiveState::Failed;
     stage.ends().await;
-    assert_eq!(stage.scene().stable, Active::Active);
+    assert_eq!(stage.scene().stable, ActiveState::Active);
     // One that an operator stopped stays so.
-    stage.scene().stable = Active::Inactive;
+    stage.scene().stable = ActiveState::Inactive;
     stage.ends().await;
-    assert_eq!(stage.scene().stable, Active::Inactive);
+    assert_eq!(stage.scene().stable, ActiveState::Inactive);
 }
 
 /// 1.1 → 1.2, which is withdrawn → 1.1, which fails: the withdrawn 1.2 is nothing to go back to.
@@ -196,7 +196,7 @@ async fn no_way_back_leads_to_what_was_withdrawn() {
             stage.scene().refuses_refresh = Some(crate::channel::Cause::Unreachable);
             stage.ends().await;
         } else {
-            stage.scene().stable = Active::Failed;
+            stage.scene().stable = ActiveState::Failed;
             assert_eq!(repaired(&stage).await, None, "rotten: {rotten}");
         }
         assert_eq!(
@@ -218,7 +218,7 @@ async fn no_way_back_leads_below_the_floor() {
     stage.ends().await;
     assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(second));
     stage.scene().refuses_refresh = Some(crate::channel::Cause::Unreachable);
-    stage.scene().stable = Active::Failed;
+    stage.scene().stable = ActiveState::Failed;
     assert_eq!(repaired(&stage).await, None);
 }
 
@@ -236,7 +236,8 @@ async fn a_stable_release_that_cannot_be_executed_is_not_blamed() {
         stage.ends().await;
         {
             let mut scene = stage.scene();
-            (scene.stable, scene.stable_result, scene.status) = (Active::Failed, result, status);
+            (scene.stable, scene.stable_result, scene.status) =
+                (ActiveState::Failed, result, status);
         }
         assert_eq!(repaired(&stage).await, None, "{result} {status:?}");
         let state = stage.state();

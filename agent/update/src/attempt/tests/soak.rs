@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fakes::{Answer, OnTrial, SOAK, Stage};
 use crate::attempt::TestFailure;
-use crate::attempt::{Active, Ended};
+use crate::attempt::{ActiveState, Ended};
 use crate::blame::FailureKind;
 use crate::phases::Outcome;
 use crate::plan::Decision;
@@ -35,8 +35,8 @@ async fn counted(stage: &Stage, code: &str, reason: &str, kind: FailureKind) {
     stage.assert_sound(reason);
     assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory);
     assert_eq!(stage.slots.leads(Link::Trial), Leads::Nowhere);
-    assert_eq!(stage.scene().stable, Active::Active);
-    assert_eq!(stage.scene().trial, Active::Inactive);
+    assert_eq!(stage.scene().stable, ActiveState::Active);
+    assert_eq!(stage.scene().trial, ActiveState::Inactive);
     let state = stage.state();
     assert_eq!(state.skipped, [], "{reason}");
     let counts: Vec<_> = state.failures[0]
@@ -371,7 +371,7 @@ async fn a_terminated_instance_blames_no_release() {
         "{ended:?}"
     );
     assert_eq!(stage.state().skipped, []);
-    assert_eq!(stage.scene().stable, Active::Active);
+    assert_eq!(stage.scene().stable, ActiveState::Active);
 }
 
 fn by_itself(why: &str) -> TestFailure {
