@@ -304,7 +304,7 @@ async fn killed_while_publishing_the_next_bake_finishes_the_work() {
     let fixture = Fixture::up().await;
     for mark in [
         "\"step\": \"publish\"",
-        "candidate-before",
+        "candidate_before",
         "\"step\": \"sweep\"",
     ] {
         let known = fixture.runs();
