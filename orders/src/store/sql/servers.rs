@@ -10,6 +10,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -36,6 +38,12 @@ pub(crate) struct Server {
     port: Port,
     tls: bool,
     child: Option<Child>,
+    /// What it logged since its last start.
+    log: Arc<Mutex<String>>,
+    /// Reads the log, until the server ends.
+    reader: Option<JoinHandle<()>>,
+    /// Whether InnoDB starts without its purge, see [`Server::start_again_if_aborted`].
+    without_purge: bool,
 }
 
 impl Drop for Server {
@@ -116,6 +124,9 @@ impl Server {
             port: Port::reserve(),
             tls,
             child: None,
+            log: Arc::default(),
+            reader: None,
+            without_purge: false,
         };
         server.start_again();
         server
@@ -129,6 +140,28 @@ impl Server {
             let late = Instant::now() > deadline;
             assert!(!late, "{:?} did not start again", self.kind);
         }
+    }
+
+    /// Starts a MariaDB again that was killed, came back, and then aborted by itself of
+    /// <https://jira.mariadb.org/browse/MDEV-36845>: InnoDB's purge may refuse a history that it recovered. Without the purge it runs
+    /// and has all its data.
+    ///
+    /// # Panics
+    /// When it ended for another reason; with its log.
+    pub(crate) fn start_again_if_aborted(&mut self) {
+        let ended = self.child.as_mut().map(Child::try_wait);
+        if matches!(ended, Some(Ok(None))) {
+            return;
+        }
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the log's reader");
+        }
+        let log = self.log.lock().expect("log").clone();
+        let known = log.contains("Failing assertion: tail.trx_no <= last_trx_no");
+        assert!(known, "{:?} ended:\n{log}", self.kind);
+        self.kill();
+        self.without_purge = true;
+        self.start_again();
     }
 
     /// Kills it, like a crash.
@@ -183,6 +216,9 @@ impl Server {
                     .arg(at("--socket=", &path.join("tmp/socket")))
                     .arg(at("--pid-file=", &path.join("tmp/pid")))
                     .arg(at("--init-file=", &path.join("init.sql")));
+                if self.without_purge {
+                    command.arg("--innodb-force-recovery=2");
+                }
                 if self.tls {
                     command
                         .arg(at("--ssl-cert=", &path.join("server.pem")))
@@ -228,24 +264,28 @@ impl Server {
         let stderr = BufReader::new(child.stderr.take().expect("stderr"));
         self.child = Some(child);
         let (sender, lines) = channel();
+        let log = Arc::new(Mutex::new(String::new()));
+        self.log = Arc::clone(&log);
         // Its log must be read, or it blocks when the pipe is full.
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
+                let mut log = log.lock().expect("log");
+                log.push_str(&line);
+                log.push('\n');
                 // The receiver is dropped once the server is up.
                 let _ = sender.send(line);
             }
         });
-        let mut log = String::new();
+        self.reader = Some(reader);
         // The log ends when the server does.
         while let Ok(line) = lines.recv_timeout(TEST_TIMEOUT) {
             // The last messages of a successful start.
             if line.contains("ready to accept connections") || line.starts_with("Version: ") {
                 return true;
             }
-            log.push_str(&line);
-            log.push('\n');
         }
         self.kill();
+        let log = self.log.lock().expect("log").clone();
         // The previous server's shared memory.
         assert!(log.contains("in use"), "{command:?} ended:\n{log}");
         false
