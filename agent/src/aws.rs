@@ -1,4 +1,4 @@
-//! The only file that names an AWS SDK: Auto Scaling's. The few calls of other services are made by [`call`].
+//! Auto Scaling by the AWS SDK, its only client here. The few calls of other services are made by [`call`].
 //!
 //! It translates, and retries within one call as the SDK does; [`crate::lifecycle`] decides when to call again.
 

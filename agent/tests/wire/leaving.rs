@@ -26,6 +26,10 @@ async fn the_instance_is_deregistered_before_its_hook_is_answered() {
         facts
             .faults
             .insert("DeregisterTargets", (1, "InternalFailure"));
+        // Not retried within the call: the daemon calls again.
+        facts
+            .faults
+            .insert("DeleteParameter", (1, "ThrottlingException"));
     });
     let agent = house.agent(&["run"]).spawn().unwrap();
     house.cloud.until(|facts| facts.in_target_group).await;
@@ -51,7 +55,8 @@ async fn the_instance_is_deregistered_before_its_hook_is_answered() {
     assert_eq!(code, Some(0));
     assert!(
         log.contains("cannot register with")
-            && log.contains("answered 400 Throttling: Rate exceeded"),
+            && log.contains("answered 400 Throttling: Rate exceeded")
+            && log.contains("answered 400 ThrottlingException: Rate exceeded"),
         "{log}"
     );
     for secret in ["s3cr3t-of-the-instance", "t0k3n-of-the-instance"] {
