@@ -734,13 +734,13 @@ mod tests {
                 "began": "2026-01-02T03:04:05Z", "outcome": null,
                 "steps": [{{"step": "refresh", "began": "2026-01-02T03:04:06Z"}}],
                 "things": [{{"kind": "image", "name": "shop-1", "id": "ami-9", "state": "exists"}}],
-                "facts": {facts}
+                "facts": {{{facts}}}
             }}"#
         )
     }
 
     #[test]
-    fn facts_of_earlier_schemas_become_records() {
+    fn facts_of_earlier_rolls_become_records() {
         let target = |version: u64| Target {
             template_id: "lt-1".into(),
             version,
@@ -766,8 +766,31 @@ mod tests {
             stopped: Some("the smoke test failed: 503".into()),
             ..started.clone()
         };
+        let previous = r#""group": "shop", "previous": "lt-1:7:ami-7""#;
+        let refresh = r#""target": "lt-1:8:ami-8", "refresh-intended": "2026-01-02T03:04:06Z", "refresh": "r-1""#;
+        let stopped = r#""back": "yes", "stopped": "the smoke test failed: 503""#;
+        for (name, facts, want) in [
+            ("nothing yet", String::new(), None),
+            ("prepared", previous.to_owned(), Some(prepared)),
+            ("started", format!("{previous}, {refresh}"), Some(started)),
+            (
+                "back",
+                format!("{previous}, {refresh}, {stopped}"),
+                Some(back),
+            ),
+        ] {
+            for schema in [1, 2] {
+                let journal = parse(&literal(schema, "roll", &facts)).unwrap();
+                assert_eq!(journal.roll, want, "schema {schema}: {name}");
+                assert_eq!(journal.bake, None, "schema {schema}: {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn facts_of_earlier_bakes_become_records() {
         let digest = |digit: &str| Digest::parse(digit.repeat(64)).unwrap();
-        let bake = BakeRecord {
+        let begun = BakeRecord {
             digest: digest("a"),
             inputs: [("source".to_owned(), digest("b"))].into(),
             channel: None,
@@ -781,61 +804,32 @@ mod tests {
                 targets: 2,
             }),
             candidate_before: Some(Former::Image("ami-8".parse().unwrap())),
-            ..bake.clone()
+            ..begun.clone()
         };
         let first = BakeRecord {
             candidate_before: Some(Former::None),
-            ..bake.clone()
+            ..begun.clone()
         };
-        let refresh = r#""target": "lt-1:8:ami-8", "refresh-intended": "2026-01-02T03:04:06Z", "refresh": "r-1""#;
-        let previous = r#""group": "shop", "previous": "lt-1:7:ami-7""#;
-        let inputs = format!(
-            r#""digest": "{}", "input source": "{}""#,
-            digest("a"),
-            digest("b")
-        );
-        let rolls = [
-            (
-                "started",
-                format!("{{{previous}, {refresh}}}"),
-                Some(started),
-            ),
-            ("prepared", format!("{{{previous}}}"), Some(prepared)),
-            (
-                "back",
-                format!(
-                    r#"{{{previous}, {refresh}, "back": "yes", "stopped": "the smoke test failed: 503"}}"#
-                ),
-                Some(back),
-            ),
-            ("nothing yet", "{}".to_owned(), None),
-        ];
-        let bakes = [
-            ("begun", format!("{{{inputs}}}"), Some(bake)),
+        let (whole, source) = (digest("a"), digest("b"));
+        let inputs = format!(r#""digest": "{whole}", "input source": "{source}""#);
+        let channel = r#""channel": "root 1, timestamp 4, snapshot 3, targets 2""#;
+        let pointer = r#""candidate-before": "ami-8""#;
+        let none = r#""candidate-before": """#;
+        for (name, facts, want) in [
+            ("nothing yet", String::new(), None),
+            ("begun", inputs.clone(), Some(begun)),
             (
                 "published",
-                format!(
-                    r#"{{{inputs}, "channel": "root 1, timestamp 4, snapshot 3, targets 2", "candidate-before": "ami-8"}}"#
-                ),
+                format!("{inputs}, {channel}, {pointer}"),
                 Some(published),
             ),
-            (
-                "the first bake",
-                format!(r#"{{{inputs}, "candidate-before": ""}}"#),
-                Some(first),
-            ),
-        ];
-        for schema in [1, 2] {
-            for (name, facts, want) in &rolls {
-                let journal = parse(&literal(schema, "roll", facts)).unwrap();
-                assert_eq!(&journal.roll, want, "schema {schema}: {name}");
-                assert_eq!(journal.bake, None, "schema {schema}: {name}");
-            }
-            for (name, facts, want) in &bakes {
-                let journal = parse(&literal(schema, "bake", facts)).unwrap();
-                assert_eq!(&journal.bake, want, "schema {schema}: {name}");
+            ("the first", format!("{inputs}, {none}"), Some(first)),
+        ] {
+            for schema in [1, 2] {
+                let journal = parse(&literal(schema, "bake", &facts)).unwrap();
+                assert_eq!(journal.bake, want, "schema {schema}: {name}");
                 assert_eq!(journal.roll, None, "schema {schema}: {name}");
-                let id = journal.things[0].id.as_ref().map(ToString::to_string);
+                let id = journal.things[0].id.as_ref();
                 assert_eq!(id.is_some(), schema == 2, "schema {schema}: {name}");
             }
         }
@@ -843,10 +837,48 @@ mod tests {
 
     #[test]
     fn a_journal_is_written_in_the_current_schema() {
-        let facts = r#"{"group": "shop", "previous": "lt-1:7:ami-7", "target": "lt-1:8:ami-8"}"#;
+        let facts = r#""group": "shop", "previous": "lt-1:7:ami-7", "target": "lt-1:8:ami-8""#;
         let journal = parse(&literal(2, "roll", facts)).unwrap();
         let text = serde_json::to_string_pretty(&journal).unwrap();
         assert_eq!(parse(&text).unwrap(), journal);
-        insta::assert_snapshot!(text);
+        insta::assert_snapshot!(text, @r#"
+        {
+          "schema": 3,
+          "run": "r1",
+          "verb": "roll",
+          "image": "shop",
+          "region": "us-east-1",
+          "began": "2026-01-02T03:04:05Z",
+          "outcome": null,
+          "steps": [
+            {
+              "step": "refresh",
+              "began": "2026-01-02T03:04:06Z"
+            }
+          ],
+          "things": [
+            {
+              "kind": "image",
+              "name": "shop-1",
+              "id": "ami-9",
+              "state": "exists"
+            }
+          ],
+          "roll": {
+            "group": "shop",
+            "direction": "forward",
+            "previous": {
+              "template_id": "lt-1",
+              "version": 7,
+              "image": "ami-7"
+            },
+            "target": {
+              "template_id": "lt-1",
+              "version": 8,
+              "image": "ami-8"
+            }
+          }
+        }
+        "#);
     }
 }
