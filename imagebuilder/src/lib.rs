@@ -10,6 +10,7 @@ mod cli;
 mod commands;
 mod config;
 mod context;
+mod document;
 mod exit;
 mod image;
 mod ledger;

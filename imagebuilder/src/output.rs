@@ -11,10 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use schemars::JsonSchema;
 use serde::Serialize;
 use support::duration;
 
 use crate::advice;
+use crate::document::Document;
 use crate::exit::{self, Exit};
 
 /// How often the spinner moves: fast enough to show progress, slow enough to cost nothing.
@@ -53,15 +55,44 @@ struct Spinner {
     frame: usize,
 }
 
-#[derive(Serialize)]
-struct Event<'a> {
-    at: String,
+/// One line of an events file.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Event<'a> {
+    /// When.
+    at: jiff::Timestamp,
+    /// The step's stable id; empty for a warning.
     step: &'a str,
-    event: &'a str,
+    /// What happened.
+    event: EventKind,
+    /// The message for people.
     #[serde(skip_serializing_if = "str::is_empty")]
     text: &'a str,
+    /// How long a step took that has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     seconds: Option<f64>,
+}
+
+/// What happened to a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum EventKind {
+    /// It began.
+    Started,
+    /// It waits for something.
+    Waiting,
+    /// It reports something.
+    #[serde(rename = "said")]
+    Message,
+    /// It succeeded.
+    Done,
+    /// It failed.
+    Failed,
+    /// Of no step: something the operator should know although the command continues.
+    Warning,
+}
+
+impl Document for Event<'_> {
+    const NAME: &'static str = "event";
 }
 
 impl Output {
@@ -140,9 +171,20 @@ impl Output {
         }
     }
 
-    /// Data: a value as pretty JSON on stdout.
-    pub(crate) fn json(&self, value: &impl Serialize) -> anyhow::Result<()> {
-        self.data(serde_json::to_string_pretty(value).context("serialize the answer")?)
+    /// Data: a document as pretty JSON on stdout.
+    pub(crate) fn json<T: Document>(&self, document: &T) -> anyhow::Result<()> {
+        self.pretty(&document.numbered(), T::NAME)
+    }
+
+    /// Data: documents as one array of pretty JSON on stdout.
+    pub(crate) fn json_list<T: Document>(&self, documents: &[T]) -> anyhow::Result<()> {
+        let documents: Vec<_> = documents.iter().map(Document::numbered).collect();
+        self.pretty(&documents, T::NAME)
+    }
+
+    fn pretty(&self, value: &impl Serialize, name: &str) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(value);
+        self.data(text.with_context(|| format!("serialize the output of {name}"))?)
     }
 
     /// A progress message.
@@ -155,7 +197,7 @@ impl Output {
     pub(crate) fn warn(&self, text: impl AsRef<str>) {
         let mut shared = self.lock();
         shared.print(&format!("warning: {}", text.as_ref()));
-        shared.event("", "warning", text.as_ref(), None);
+        shared.event("", EventKind::Warning, text.as_ref(), None);
     }
 
     /// Begins a step. `id` is stable: scripts that read events rely on it.
@@ -163,7 +205,7 @@ impl Output {
         let text = text.into();
         let since = Instant::now();
         let mut shared = self.lock();
-        shared.event(id, "started", &text, None);
+        shared.event(id, EventKind::Started, &text, None);
         let spin = matches!(shared.messages, Messages::Terminal);
         if spin {
             shared.spinner = Some(Spinner {
@@ -239,18 +281,18 @@ impl Shared {
         let _ = std::io::stderr().flush();
     }
 
-    fn event(&mut self, step: &str, event: &str, text: &str, seconds: Option<f64>) {
+    fn event(&mut self, step: &str, event: EventKind, text: &str, seconds: Option<f64>) {
         if self.events.is_empty() {
             return;
         }
         let event = Event {
-            at: jiff::Timestamp::now().to_string(),
+            at: jiff::Timestamp::now(),
             step,
             event,
             text,
             seconds,
         };
-        if let Ok(mut line) = serde_json::to_string(&event) {
+        if let Ok(mut line) = serde_json::to_string(&event.numbered()) {
             line.push('\n');
             for file in &mut self.events {
                 // The ledger is authoritative; a lost event is acceptable.
@@ -281,7 +323,7 @@ impl Step {
         }
         self.waiting_for.clone_from(&what);
         let mut shared = self.output.lock();
-        shared.event(self.id, "waiting", &what, None);
+        shared.event(self.id, EventKind::Waiting, &what, None);
         match &mut shared.spinner {
             Some(spinner) => spinner.waiting = what,
             None => shared.print(&format!("  {what}")),
@@ -291,21 +333,21 @@ impl Step {
     /// A message that belongs to this step.
     pub(crate) fn info(&self, text: impl AsRef<str>) {
         let mut shared = self.output.lock();
-        shared.event(self.id, "said", text.as_ref(), None);
+        shared.event(self.id, EventKind::Message, text.as_ref(), None);
         shared.print(&format!("  {}", text.as_ref()));
     }
 
     /// Ends the step as succeeded.
     pub(crate) fn done(mut self, outcome: impl AsRef<str>) {
-        self.end("done", outcome.as_ref());
+        self.end(EventKind::Done, outcome.as_ref());
     }
 
     /// Ends the step as failed; `main` prints the error itself.
     pub(crate) fn failed(mut self, reason: impl AsRef<str>) {
-        self.end("failed", reason.as_ref());
+        self.end(EventKind::Failed, reason.as_ref());
     }
 
-    fn end(&mut self, event: &'static str, outcome: &str) {
+    fn end(&mut self, event: EventKind, outcome: &str) {
         self.ended = true;
         if let Some(ticker) = self.ticker.take() {
             ticker.abort();
@@ -314,7 +356,11 @@ impl Step {
         let mut shared = self.output.lock();
         shared.clear_spinner();
         shared.spinner = None;
-        let prefix = if event == "done" { "" } else { "failed: " };
+        let prefix = if event == EventKind::Done {
+            ""
+        } else {
+            "failed: "
+        };
         let line = match &shared.messages {
             Messages::Terminal => format!(
                 "{}: {prefix}{outcome} ({})",
@@ -331,7 +377,7 @@ impl Step {
 impl Drop for Step {
     fn drop(&mut self) {
         if !self.ended {
-            self.end("failed", "see below");
+            self.end(EventKind::Failed, "see below");
         }
     }
 }
@@ -390,6 +436,7 @@ fn fitted(texts: &[String; 2], clock: &str, columns: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::tests::assert_described;
 
     #[test]
     fn messages_cannot_control_the_terminal() {
@@ -467,5 +514,8 @@ mod tests {
         assert_eq!(lines[0]["event"], "started");
         assert_eq!(lines[1]["event"], "done");
         assert!(lines[1]["seconds"].is_number());
+        for line in &lines {
+            assert_described::<Event<'_>>(line);
+        }
     }
 }

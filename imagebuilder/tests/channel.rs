@@ -136,8 +136,20 @@ impl Fixture {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// What a subcommand prints with --json, which its schema describes.
     fn json(&self, args: &[&str]) -> Value {
-        serde_json::from_str(&self.ok(&[args, &["--json"]].concat())).unwrap()
+        let printed = serde_json::from_str(&self.ok(&[args, &["--json"]].concat())).unwrap();
+        let path = format!(
+            "{}/../docs/schemas/imagebuilder-channel-{}.json",
+            env!("CARGO_MANIFEST_DIR"),
+            args[0]
+        );
+        let schema = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        if let Err(fault) = validator.validate(&printed) {
+            panic!("{args:?}: {fault}\n{printed:#}");
+        }
+        printed
     }
 
     /// The exit code and the output.

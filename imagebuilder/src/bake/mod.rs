@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use contract::names::Pointer;
 use contract::tags;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 pub(crate) use self::builder::{Builder, PackerBuilder};
@@ -31,6 +32,7 @@ use self::sweep::Left;
 use crate::cancel::Cancel;
 use crate::channel::verify::Verified;
 use crate::config::Config;
+use crate::document::Document;
 use crate::exit::Exit;
 use crate::image::{self, Origin};
 use crate::ledger::{BakeRecord, ChannelVersions, ImageLock, Kind, Ledger, State};
@@ -81,18 +83,26 @@ pub(crate) enum Reuse {
 }
 
 /// The result of a bake.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Baked {
     /// The published image.
+    #[schemars(with = "String")]
     pub(crate) image: ImageId,
     /// Its name.
     pub(crate) name: String,
     /// The digest of what went into it.
+    #[schemars(with = "String")]
     pub(crate) digest: Digest,
     /// The source it was built from.
+    #[schemars(with = "String")]
     pub(crate) source: ImageId,
     /// The run that baked it; none when an earlier run's image was reused.
+    #[schemars(with = "Option<String>")]
     pub(crate) run: Option<RunId>,
+}
+
+impl Document for Baked {
+    const NAME: &'static str = "bake";
 }
 
 /// What a bake found before it creates anything.

@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use contract::tags;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::sweep::{self, Left};
+use crate::document::Document;
 use crate::image;
 use crate::ledger::{Found, Kind, Ledger, State};
 use crate::output::Output;
@@ -39,7 +41,7 @@ pub(crate) enum Mode {
 }
 
 /// What was found and done.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Reaped {
     /// Removed, or in a dry run to be removed: kind and id.
     pub(crate) removed: Vec<String>,
@@ -47,6 +49,10 @@ pub(crate) struct Reaped {
     pub(crate) left: Vec<String>,
     /// Kinds of which other runs may have left something, which could not be listed, and why.
     pub(crate) unlisted: Vec<String>,
+}
+
+impl Document for Reaped {
+    const NAME: &'static str = "reap";
 }
 
 /// An active reap.

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use contract::release::Release;
 use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tough::schema::{RoleType, Targets};
 
@@ -56,7 +57,7 @@ pub(crate) struct ChannelSession {
 }
 
 /// The result of a change, for `--json`.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Outcome {
     /// Whether anything was written.
     pub(crate) changed: bool,

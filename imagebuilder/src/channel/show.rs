@@ -1,6 +1,7 @@
 //! The content of `channel show`: pure, from verified metadata and the time to a view and its text.
 
 use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tough::schema::{RoleType, Root};
 
@@ -8,60 +9,118 @@ use super::keys::short;
 use super::root::keyids;
 use super::verify::{Entry, Verified, fix};
 use super::waves::Shape;
+use crate::document::Document;
 use crate::ledger::ChannelVersions;
 
-/// The whole view.
-#[derive(Debug, Serialize)]
+/// A channel: its metadata, keys, releases and waves.
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct View {
+    /// Where the channel is.
     repository: String,
+    /// Where instances read it.
     url: String,
+    /// Versions of the metadata.
     versions: ChannelVersions,
+    /// The roles that sign.
     roles: Vec<RoleView>,
+    /// The releases, newest first.
     releases: Vec<ReleaseView>,
 }
 
-#[derive(Debug, Serialize)]
+impl Document for View {
+    const NAME: &'static str = "channel-show";
+}
+
+/// A role that signs.
+#[derive(Debug, Serialize, JsonSchema)]
 struct RoleView {
+    /// Its name.
     role: String,
+    /// The version of its metadata.
     version: u64,
+    /// When its metadata expires.
     expires: Timestamp,
-    /// `fresh`, `soon` or `expired`.
-    state: &'static str,
+    /// Whether that is soon.
+    state: Freshness,
+    /// How many of its keys have to sign.
     threshold: u64,
     /// Key ids, whole.
     keys: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct ReleaseView {
-    version: String,
-    arch: String,
-    target: String,
-    sha256: String,
-    length: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    min_from: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    floor: Option<String>,
-    channels: Vec<RolloutView>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    withdrawn: Option<contract::release::Withdrawal>,
+/// When a role's metadata expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Freshness {
+    /// Not soon.
+    Fresh,
+    /// Within a quarter of its lifetime.
+    Soon,
+    /// It has expired.
+    Expired,
 }
 
-#[derive(Debug, Serialize)]
+/// A release for one architecture.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ReleaseView {
+    /// Its version.
+    version: String,
+    /// Its architecture.
+    arch: String,
+    /// The name of its binary in the repository.
+    target: String,
+    /// The binary's digest.
+    sha256: String,
+    /// The binary's size in bytes.
+    length: u64,
+    /// The oldest version that may update directly to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_from: Option<String>,
+    /// The version that no instance of its channels stays below, whatever its hold, window and wave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    floor: Option<String>,
+    /// The channels that carry it.
+    channels: Vec<RolloutView>,
+    /// That it was withdrawn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    withdrawn: Option<WithdrawalView>,
+}
+
+/// The withdrawal of a release.
+#[derive(Debug, Serialize, JsonSchema)]
+struct WithdrawalView {
+    /// When.
+    at: Timestamp,
+    /// Why.
+    reason: String,
+    /// The version that instances on it go back to; absent when they stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rollback_to: Option<String>,
+}
+
+/// A release in a channel.
+#[derive(Debug, Serialize, JsonSchema)]
 struct RolloutView {
+    /// The channel.
     channel: String,
+    /// When it was added.
     since: Timestamp,
+    /// Its waves, as they are written on the command line.
     shape: String,
     /// Share of the fleet whose wave has begun, in percent.
     open: u8,
+    /// Its waves.
     waves: Vec<WaveView>,
 }
 
-#[derive(Debug, Serialize)]
+/// A wave.
+#[derive(Debug, Serialize, JsonSchema)]
 struct WaveView {
+    /// The share of the fleet, with the waves before, in percent.
     percent: u8,
+    /// When it begins.
     at: Timestamp,
+    /// Whether it has begun.
     open: bool,
 }
 
@@ -134,11 +193,11 @@ fn role_view(
         version,
         expires,
         state: if expires <= now {
-            "expired"
+            Freshness::Expired
         } else if expires <= now + soon {
-            "soon"
+            Freshness::Soon
         } else {
-            "fresh"
+            Freshness::Fresh
         },
         threshold: root.roles.get(&role).map_or(0, |role| role.threshold.get()),
         keys: keyids(root, role).iter().map(hex::encode).collect(),
@@ -184,7 +243,11 @@ fn release_view(entry: Entry, now: Timestamp) -> ReleaseView {
                     .collect(),
             })
             .collect(),
-        withdrawn: release.withdrawn,
+        withdrawn: release.withdrawn.map(|withdrawn| WithdrawalView {
+            at: withdrawn.at,
+            reason: withdrawn.reason,
+            rollback_to: withdrawn.rollback_to.map(|version| version.to_string()),
+        }),
     }
 }
 
@@ -195,22 +258,24 @@ impl View {
             .iter()
             .filter_map(|role| {
                 let message = match role.state {
-                    "expired" => format!(
+                    Freshness::Expired => format!(
                         "{} metadata expired at {}: instances take nothing new",
                         role.role, role.expires
                     ),
-                    "soon" => format!("{} metadata expires at {}", role.role, role.expires),
-                    _ => return None,
+                    Freshness::Soon => {
+                        format!("{} metadata expires at {}", role.role, role.expires)
+                    }
+                    Freshness::Fresh => return None,
                 };
                 let kind: RoleType = role.role.parse().ok()?;
                 // A timestamp is valid for a day: cron renews it before it expires.
-                let fix = if role.state == "soon" && kind == RoleType::Timestamp {
+                let fix = if role.state == Freshness::Soon && kind == RoleType::Timestamp {
                     "run `imagebuilder channel refresh`, and check why cron did not".to_owned()
                 } else {
                     fix(kind).to_owned()
                 };
                 Some(Warning {
-                    expired: role.state == "expired",
+                    expired: role.state == Freshness::Expired,
                     message,
                     fix,
                 })

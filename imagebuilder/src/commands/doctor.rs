@@ -1,6 +1,7 @@
 //! `imagebuilder doctor`.
 
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::channel;
@@ -9,6 +10,7 @@ use crate::channel::session::{Access, ChannelSession};
 use crate::channel::show::View;
 use crate::config::Config;
 use crate::context::Context;
+use crate::document::Document;
 use crate::exit::{self, Exit};
 use crate::output::Output;
 use crate::packer::Packer;
@@ -45,9 +47,9 @@ impl Finding {
     /// As data.
     fn check(self, subject: &str) -> Check {
         let (verdict, found, fix) = match self {
-            Self::Fine(found) => ("ok", found, None),
-            Self::Odd(found, fix) => ("odd", found, Some(fix)),
-            Self::Wrong(found, fix) => ("wrong", found, fix),
+            Self::Fine(found) => (CheckVerdict::Ok, found, None),
+            Self::Odd(found, fix) => (CheckVerdict::Odd, found, Some(fix)),
+            Self::Wrong(found, fix) => (CheckVerdict::Wrong, found, fix),
         };
         Check {
             subject: subject.to_owned(),
@@ -59,23 +61,43 @@ impl Finding {
     }
 }
 
-/// A check as data.
-#[derive(Serialize)]
-struct Check {
+/// One check.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Check {
+    /// What was checked.
     subject: String,
-    verdict: &'static str,
+    /// Whether it is as it must be.
+    verdict: CheckVerdict,
+    /// What was found.
     found: String,
+    /// How to fix it.
     #[serde(rename = "cure", skip_serializing_if = "Option::is_none")]
     fix: Option<String>,
+}
+
+/// The verdict on one check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum CheckVerdict {
+    /// As it must be.
+    Ok,
+    /// It works, but may not be meant.
+    Odd,
+    /// A command will fail.
+    Wrong,
+}
+
+impl Document for Check {
+    const NAME: &'static str = "doctor";
 }
 
 impl Check {
     /// As one line.
     fn line(&self) -> String {
-        let verdict = if self.verdict == "wrong" {
-            "WRONG"
-        } else {
-            self.verdict
+        let verdict = match self.verdict {
+            CheckVerdict::Ok => "ok",
+            CheckVerdict::Odd => "odd",
+            CheckVerdict::Wrong => "WRONG",
         };
         let line = format!("{verdict:<6} {}: {}", self.subject, self.found);
         match &self.fix {
@@ -171,7 +193,7 @@ impl Doctor {
             }
         }
         if context.output.wants_json() {
-            context.output.json(&report.checks)?;
+            context.output.json_list(&report.checks)?;
         }
         match report.wrong {
             0 => Ok(Exit::Done),
@@ -451,5 +473,23 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         // A folder that cannot be removed is left to the system's cleanup of temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::tests::printed;
+
+    #[test]
+    fn checks_are_described_by_their_schema() {
+        for finding in [
+            Finding::Fine("found".into()),
+            Finding::Odd("has none".into(), "add one".into()),
+            Finding::wrong("not found", "install it"),
+            Finding::Wrong("not found".into(), None),
+        ] {
+            printed(&finding.check("packer"));
+        }
     }
 }

@@ -3,9 +3,11 @@
 use clap::Args;
 use contract::names::Pointer;
 use contract::tags;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::Context;
+use crate::document::Document;
 use crate::exit::Exit;
 use crate::pointers;
 use cloud::ids::{ImageId, ImageName};
@@ -17,18 +19,32 @@ use cloud::{Cloud, Image, ImageState, Search};
 #[derive(Debug, Args)]
 pub(crate) struct Images {}
 
-/// One row of the table.
-#[derive(Debug, Serialize)]
-struct Row {
+/// One image of this configuration.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Row {
+    /// Its id.
+    #[schemars(with = "String")]
     image: ImageId,
+    /// Its name.
     name: String,
+    /// When it was created, as EC2 writes it.
     created: String,
+    /// Its state: available, pending, or another one of EC2's.
     state: String,
+    /// The gate's verdict, from its tag.
     verdict: Option<String>,
+    /// The digest of what went into it, from its tag.
     digest: Option<String>,
+    /// The source image it was built from, from its tag.
     source: Option<String>,
+    /// The run that baked it, from its tag.
     run: Option<String>,
+    /// The pointers that point at it: candidate, current, previous.
     pointers: Vec<String>,
+}
+
+impl Document for Row {
+    const NAME: &'static str = "images";
 }
 
 impl Images {
@@ -37,7 +53,7 @@ impl Images {
         let cloud = context.cloud(&config).await?;
         let rows = rows(&cloud, &config.image.name).await?;
         if context.output.wants_json() {
-            context.output.json(&rows)?;
+            context.output.json_list(&rows)?;
         } else if rows.is_empty() {
             context.output.info(format!(
                 "no image of {} yet; run `imagebuilder bake`",
@@ -155,6 +171,7 @@ fn age(created: &str, now: jiff::Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::tests::printed;
     use cloud::Tags;
     use cloud::testing::{InMemoryAws, OWNER};
 
@@ -180,6 +197,9 @@ mod tests {
         let rows = rows(&aws.cloud(), &ImageName::parse("shop").unwrap())
             .await
             .unwrap();
+        for row in &rows {
+            printed(row);
+        }
         let text = table(&rows, "2026-01-01T05:00:00Z".parse().unwrap()).join("\n");
         insta::assert_snapshot!(text, @r"
         IMAGE     AGE  STATE      VERDICT  DIGEST    POINTERS  NAME

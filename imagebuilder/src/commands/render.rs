@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::context::Context;
+use crate::document::Document;
 use crate::exit::Exit;
 use crate::packer::Version;
 use crate::staging::{Staging, TEMPLATE};
@@ -33,6 +36,26 @@ pub(crate) struct Render {
     source_ami: ImageId,
 }
 
+/// What was rendered.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Rendered {
+    /// Without --to.
+    Template {
+        /// The Packer template, as text.
+        template: String,
+    },
+    /// With --to.
+    File {
+        /// The Packer template's path.
+        file: String,
+    },
+}
+
+impl Document for Rendered {
+    const NAME: &'static str = "render";
+}
+
 impl Render {
     #[expect(clippy::unused_async, reason = "verbs share one signature")]
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
@@ -57,9 +80,9 @@ impl Render {
         };
         let template = staging.packer(&config, &facts)?;
         match &self.to {
-            None if context.output.wants_json() => context
-                .output
-                .json(&serde_json::json!({ "template": template }))?,
+            None if context.output.wants_json() => {
+                context.output.json(&Rendered::Template { template })?
+            }
             None => context.output.data(template.trim_end())?,
             Some(folder) => {
                 let image_json = serde_json::json!({ "image": config.image.name });
@@ -68,7 +91,7 @@ impl Render {
                 crate::staging::write(&folder.join("key.pub"), public_key.as_bytes(), 0o644)?;
                 let at = folder.join(TEMPLATE).display().to_string();
                 if context.output.wants_json() {
-                    context.output.json(&serde_json::json!({ "file": at }))?;
+                    context.output.json(&Rendered::File { file: at })?;
                 } else {
                     context.output.data(at)?;
                 }

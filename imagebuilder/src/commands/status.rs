@@ -32,7 +32,7 @@ impl Status {
             Gaps::Refused => Vec::new(),
         };
         if output.wants_json() {
-            output.json(&status::data(image, &pointers, view.as_ref(), &gaps))?;
+            output.json(&status::Status::of(image, &pointers, view.as_ref(), &gaps))?;
         } else {
             for line in lines {
                 output.data(line)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use cloud::TemplateRef;
@@ -105,7 +106,7 @@ impl Former {
 }
 
 /// The versions of a channel's metadata.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct ChannelVersions {
     /// Of the root of trust.
     pub(crate) root: u64,

@@ -1,4 +1,4 @@
-//! Rolling a fleet onto an image: observe, plan, start, watch, verify.
+//! Rolling a fleet onto an image: observe, plan, start, watch, verify. Each command is a file in [`verbs`].
 //!
 //! [`plan`], [`watch`] and [`verify`] decide and are pure; [`observe`] reads the cloud and judges nothing; [`start`] starts
 //! the refresh; [`drive`] contains the only loop; [`show`] formats the text.

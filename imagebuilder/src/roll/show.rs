@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use support::duration::elapsed;
 
 use super::plan::{Plan, RollbackMode, Target, Version};
 use super::verify::verdict_text;
 use super::view::{Activity, Member};
-use cloud::ids::{GroupName, InstanceId};
+use crate::document::Document;
+use cloud::ids::{GroupName, ImageId, InstanceId};
 use cloud::{Action, ActivityOutcome};
 
 /// A plan as text, line by line.
@@ -110,48 +113,175 @@ fn rollback(mode: &RollbackMode) -> String {
     }
 }
 
-/// That there is no plan, as data.
-pub(crate) fn nothing_to_do(group: &GroupName, target: &Target) -> serde_json::Value {
-    serde_json::json!({
-        "group": group.as_str(),
-        "nothing_to_do": true,
-        "template": target.template_id,
-        "version": target.version,
-        "image": target.image.as_str(),
-    })
+/// What `roll --dry-run` and `roll rollback --dry-run` print as data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Preview {
+    /// What a roll would do.
+    Plan(Box<PlanData>),
+    /// There is nothing to do.
+    NothingToDo(NothingToDo),
 }
 
-/// A plan as data, for `--json`.
-pub(crate) fn plan_data(plan: &Plan) -> serde_json::Value {
-    let (existing, source) = match plan.version {
-        Version::Existing(number) => (Some(number), None),
-        Version::From(source) => (None, Some(source)),
-    };
-    let (rollback, why_none) = match &plan.rollback {
-        RollbackMode::Automatic(number) => (Some(("automatic", *number)), None),
-        RollbackMode::OnRequest(number) => (Some(("on-request", *number)), None),
-        RollbackMode::None(why) => (None, Some(why)),
-    };
-    serde_json::json!({
-        "group": plan.group.as_str(),
-        "template": plan.template_id,
-        "from": { "version": plan.previous.version, "image": plan.previous.image.as_str() },
-        "to": { "version": existing, "made_from": source, "image": plan.image.as_str() },
-        "pin": plan.pin,
-        "replace": plan.replace,
-        "matching": plan.matching,
-        "protected": plan.protected,
-        "standby": plan.standby,
-        "batch": plan.pace.batch,
-        "batches": plan.pace.batches,
-        "keep": plan.pace.keep,
-        "cap": plan.pace.cap,
-        "seconds": plan.pace.seconds,
-        "watched_seconds": plan.limits.watch.as_secs(),
-        "way_back": rollback.map(|(how, version)| serde_json::json!({ "how": how, "version": version })),
-        "irreversible_because": why_none,
-        "warnings": plan.warnings,
-    })
+impl Document for Preview {
+    const NAME: &'static str = "roll";
+}
+
+impl Preview {
+    /// A plan.
+    pub(crate) fn plan(plan: &Plan) -> Self {
+        let (existing, source) = match plan.version {
+            Version::Existing(number) => (Some(number), None),
+            Version::From(source) => (None, Some(source)),
+        };
+        let (way_back, why_none) = match &plan.rollback {
+            RollbackMode::Automatic(version) => (Some((How::Automatic, *version)), None),
+            RollbackMode::OnRequest(version) => (Some((How::OnRequest, *version)), None),
+            RollbackMode::None(why) => (None, Some(why.clone())),
+        };
+        Self::Plan(Box::new(PlanData {
+            group: plan.group.clone(),
+            template: plan.template_id.clone(),
+            from: From {
+                version: plan.previous.version,
+                image: plan.previous.image.clone(),
+            },
+            to: To {
+                version: existing,
+                made_from: source,
+                image: plan.image.clone(),
+            },
+            pin: plan.pin,
+            replace: plan.replace.clone(),
+            matching: plan.matching.clone(),
+            protected: plan.protected.clone(),
+            standby: plan.standby.clone(),
+            batch: plan.pace.batch,
+            batches: plan.pace.batches,
+            keep: plan.pace.keep,
+            cap: plan.pace.cap,
+            seconds: plan.pace.seconds,
+            watched_seconds: plan.limits.watch.as_secs(),
+            way_back: way_back.map(|(how, version)| WayBack { how, version }),
+            irreversible_because: why_none,
+            warnings: plan.warnings.clone(),
+        }))
+    }
+
+    /// That there is no plan.
+    pub(crate) fn nothing_to_do(group: &GroupName, target: &Target) -> Self {
+        Self::NothingToDo(NothingToDo {
+            group: group.clone(),
+            nothing_to_do: true,
+            template: target.template_id.clone(),
+            version: target.version,
+            image: target.image.clone(),
+        })
+    }
+}
+
+/// The group is saved on the target, and no member is left to replace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct NothingToDo {
+    /// The Auto Scaling group.
+    #[schemars(with = "String")]
+    group: GroupName,
+    /// Always true.
+    nothing_to_do: bool,
+    /// The launch template's id.
+    template: String,
+    /// The version that the group and its members are on.
+    version: u64,
+    /// The image of that version.
+    #[schemars(with = "String")]
+    image: ImageId,
+}
+
+/// What a roll would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct PlanData {
+    /// The Auto Scaling group.
+    #[schemars(with = "String")]
+    group: GroupName,
+    /// The launch template's id.
+    template: String,
+    /// What the group is on.
+    from: From,
+    /// What it goes to.
+    to: To,
+    /// The version number that is saved on the group first, with --pin-first.
+    pin: Option<u64>,
+    /// Members that are replaced.
+    #[schemars(with = "Vec<String>")]
+    replace: Vec<InstanceId>,
+    /// Members that are on the target already.
+    #[schemars(with = "Vec<String>")]
+    matching: Vec<InstanceId>,
+    /// Members that are not replaced because they are protected from scale-in.
+    #[schemars(with = "Vec<String>")]
+    protected: Vec<InstanceId>,
+    /// Members that are not replaced because they are in standby.
+    #[schemars(with = "Vec<String>")]
+    standby: Vec<InstanceId>,
+    /// How many are replaced at a time.
+    batch: u32,
+    /// In how many batches.
+    batches: u32,
+    /// How many stay in service.
+    keep: u32,
+    /// How many instances there are at most.
+    cap: u32,
+    /// How long it takes, about.
+    seconds: u64,
+    /// How long it is watched at most.
+    watched_seconds: u64,
+    /// How it can be rolled back; null when it cannot.
+    way_back: Option<WayBack>,
+    /// Why it cannot be rolled back; null when it can.
+    irreversible_because: Option<String>,
+    /// What does not prevent the roll.
+    warnings: Vec<String>,
+}
+
+/// What a group is on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+struct From {
+    /// The version of the launch template.
+    version: u64,
+    /// The image of that version.
+    #[schemars(with = "String")]
+    image: ImageId,
+}
+
+/// What a group goes to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+struct To {
+    /// The version of the launch template; null when it is yet to be made.
+    version: Option<u64>,
+    /// The version that it is made from; null when it exists.
+    made_from: Option<u64>,
+    /// The image of that version.
+    #[schemars(with = "String")]
+    image: ImageId,
+}
+
+/// How a roll can be rolled back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+struct WayBack {
+    /// By what.
+    how: How,
+    /// To which version.
+    version: u64,
+}
+
+/// By what a roll is rolled back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum How {
+    /// By the service, when the refresh fails.
+    Automatic,
+    /// By `roll rollback`.
+    OnRequest,
 }
 
 /// How many, and which ones while they are few.
@@ -257,6 +387,7 @@ mod tests {
     use super::super::sample;
     use super::super::view::FleetView;
     use super::*;
+    use crate::document::tests::printed;
 
     fn shown(view: &FleetView, roll: &str, consents: &[Consent]) -> String {
         match decide(
@@ -297,6 +428,25 @@ mod tests {
         }
         // Two versions run, so there is no single one to pin: accept the one-way trip instead.
         insta::assert_snapshot!(shown(&view, roll, &[Consent::Irreversible]));
+    }
+
+    #[test]
+    fn a_plan_is_described_by_its_schema() {
+        let view = sample::fleet(3, 7, "ami-1");
+        let goal = sample::goal("ami-2");
+        let settings = sample::settings("");
+        let Decision::Roll(decided) = decide(&view, &goal, &settings, &[]) else {
+            panic!("no plan");
+        };
+        let mut irreversible = decided.clone();
+        irreversible.rollback = RollbackMode::None("the old image is gone".into());
+        irreversible.version = Version::Existing(8);
+        for plan in [&decided, &irreversible] {
+            printed(&Preview::plan(plan));
+        }
+        insta::assert_snapshot!(printed(&Preview::plan(&decided)));
+        let nothing = Preview::nothing_to_do(&view.group, &sample::target(8, "ami-2"));
+        insta::assert_snapshot!(printed(&nothing));
     }
 
     #[test]

@@ -483,6 +483,7 @@ async fn a_bake_that_was_killed_under_schema_2_is_reaped() {
     std::fs::write(&path, journal.to_string()).unwrap();
 
     let reaped = scene.reap().await;
+    crate::document::tests::printed(&reaped);
     assert_eq!(reaped.left, Vec::<String>::new());
     assert_eq!(scene.aws.state().inventory(), Vec::<String>::new());
     let text = std::fs::read_to_string(&path).unwrap();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::rotate_root::report_draft;
@@ -11,6 +12,7 @@ use crate::channel::root::Made;
 use crate::channel::session::{Access, ChannelSession};
 use crate::config::{KeySource, Keys};
 use crate::context::Context;
+use crate::document::Document;
 use crate::exit::Exit;
 use crate::ledger::ChannelVersions;
 
@@ -23,17 +25,29 @@ pub(crate) struct Init {
     generate_keys: Option<PathBuf>,
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+/// What `channel init` did.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Answer<'a> {
+    /// The root of trust in the configuration's folder.
     root: &'a Path,
+    /// Where the channel is.
     repository: String,
+    /// Where instances read it.
     url: String,
+    /// Whether anything was written.
     changed: bool,
+    /// Whether instances can read the channel: false while its root lacks signatures.
     published: bool,
+    /// The root that lacks signatures.
     #[serde(skip_serializing_if = "Option::is_none")]
     draft: Option<PathBuf>,
+    /// Versions of the metadata; absent for a draft.
     #[serde(skip_serializing_if = "Option::is_none")]
     versions: Option<ChannelVersions>,
+}
+
+impl Document for Answer<'_> {
+    const NAME: &'static str = "channel-init";
 }
 
 impl Init {

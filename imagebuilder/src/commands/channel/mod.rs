@@ -1,13 +1,13 @@
 //! `imagebuilder channel`: the signed channel that instances take new agents from; one file per subcommand.
 
-mod init;
-mod promote;
-mod publish;
-mod refresh;
+pub(crate) mod init;
+pub(crate) mod promote;
+pub(crate) mod publish;
+pub(crate) mod refresh;
 mod rollout;
-mod rotate_root;
+pub(crate) mod rotate_root;
 mod show;
-mod withdraw;
+pub(crate) mod withdraw;
 
 use clap::{Args, Subcommand};
 

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use semver::Version;
 use serde::Serialize;
 
@@ -9,6 +10,7 @@ use super::rollout::{DEFAULT_WAVES, shape, start};
 use crate::channel::releases;
 use crate::channel::session::{Access, ChannelSession, Outcome};
 use crate::context::Context;
+use crate::document::Document;
 use crate::exit::Exit;
 use cloud::ids::ChannelName;
 
@@ -28,12 +30,20 @@ pub(crate) struct Promote {
     start: Option<Timestamp>,
 }
 
-#[derive(Serialize)]
-struct Answer {
+/// What `channel promote` did.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Answer {
+    /// The release.
     version: String,
+    /// The channel that it was added to.
+    #[schemars(with = "String")]
     channel: ChannelName,
     #[serde(flatten)]
     outcome: Outcome,
+}
+
+impl Document for Answer {
+    const NAME: &'static str = "channel-promote";
 }
 
 impl Promote {

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use semver::Version;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -17,6 +18,7 @@ use crate::channel::releases::New;
 use crate::channel::session::{Access, ChannelSession, Outcome};
 use crate::config::{Arch, Config};
 use crate::context::Context;
+use crate::document::Document;
 use crate::exit::Exit;
 use cloud::ids::ChannelName;
 
@@ -53,15 +55,25 @@ pub(crate) struct Publish {
     start: Option<Timestamp>,
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+/// What `channel publish` did.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Answer<'a> {
+    /// The name of the binary in the repository.
     target: String,
+    /// The release.
     version: String,
+    /// Its architecture.
     arch: String,
+    /// The binary's digest.
     sha256: String,
+    /// The channel that it was published in.
     channel: &'a str,
     #[serde(flatten)]
     outcome: Outcome,
+}
+
+impl Document for Answer<'_> {
+    const NAME: &'static str = "channel-publish";
 }
 
 impl Publish {

@@ -2,12 +2,14 @@
 
 use clap::Args;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tough::schema::RoleType;
 
 use crate::channel::session::{Access, ChannelSession};
 use crate::channel::verify::Verified;
 use crate::context::Context;
+use crate::document::Document;
 use crate::exit::Exit;
 use crate::ledger::ChannelVersions;
 
@@ -19,12 +21,21 @@ pub(crate) struct Refresh {
     targets: bool,
 }
 
-#[derive(Serialize)]
-struct Answer {
+/// What `channel refresh` did.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Answer {
+    /// When the first role expires.
     next_expiry: Timestamp,
+    /// That role.
     role: String,
+    /// Always true: a refresh signs anew.
     changed: bool,
+    /// Versions of the metadata.
     versions: ChannelVersions,
+}
+
+impl Document for Answer {
+    const NAME: &'static str = "channel-refresh";
 }
 
 impl Refresh {

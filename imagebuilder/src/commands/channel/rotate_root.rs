@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tough::schema::{Root, Signed};
 
@@ -14,6 +15,7 @@ use crate::channel::session::{self, Access, ChannelSession};
 use crate::channel::show;
 use crate::config::KeySource;
 use crate::context::Context;
+use crate::document::Document;
 use crate::exit::Exit;
 use crate::ledger::ChannelVersions;
 use crate::output::Output;
@@ -39,16 +41,27 @@ pub(crate) struct RotateRoot {
     with: Vec<KeySource>,
 }
 
-#[derive(Serialize)]
-struct Answer {
+/// What `channel rotate-root` did.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Answer {
+    /// The version of the root.
     root: u64,
+    /// Whether anything was written.
     changed: bool,
+    /// Whether instances can read this root.
     published: bool,
+    /// The root that lacks signatures.
     #[serde(skip_serializing_if = "Option::is_none")]
     draft: Option<PathBuf>,
+    /// How many signatures it has.
     signatures: usize,
+    /// Versions of the metadata; absent for a draft.
     #[serde(skip_serializing_if = "Option::is_none")]
     versions: Option<ChannelVersions>,
+}
+
+impl Document for Answer {
+    const NAME: &'static str = "channel-rotate-root";
 }
 
 impl RotateRoot {

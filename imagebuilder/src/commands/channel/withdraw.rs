@@ -2,6 +2,7 @@
 
 use clap::Args;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use semver::Version;
 use serde::Serialize;
 
@@ -9,6 +10,7 @@ use super::rollout::start;
 use crate::channel::releases;
 use crate::channel::session::{Access, ChannelSession, Outcome};
 use crate::context::Context;
+use crate::document::Document;
 use crate::exit::Exit;
 
 /// Arguments of `channel withdraw`.
@@ -24,12 +26,19 @@ pub(crate) struct Withdraw {
     rollback_to: Option<Version>,
 }
 
-#[derive(Serialize)]
-struct Answer {
+/// What `channel withdraw` did.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Answer {
+    /// The release.
     version: String,
+    /// The release that instances go back to; null when they stay.
     rollback_to: Option<String>,
     #[serde(flatten)]
     outcome: Outcome,
+}
+
+impl Document for Answer {
+    const NAME: &'static str = "channel-withdraw";
 }
 
 impl Withdraw {

@@ -18,6 +18,7 @@ use crate::roll::plan::{
     Decision, Direction, Goal, Plan, Refusal, RefusalKind, Target, plan as decide, preferences,
 };
 use crate::roll::run::RefreshRun;
+use crate::roll::show::Preview;
 use crate::roll::start::{self, refused};
 use crate::roll::view::FleetView;
 use crate::roll::{RollContext, drive, observe, preflight, show};
@@ -150,7 +151,7 @@ async fn carry_out(
     preflight::refuse(context, plan).await?;
     if request.extent == Extent::Plan {
         if output.wants_json() {
-            output.json(&show::plan_data(plan))?;
+            output.json(&Preview::plan(plan))?;
         }
         return Ok(Exit::Done);
     }
@@ -207,7 +208,7 @@ pub(super) async fn nothing_to_do(
         if context.output.wants_json() {
             context
                 .output
-                .json(&show::nothing_to_do(&view.group, &target))?;
+                .json(&Preview::nothing_to_do(&view.group, &target))?;
         }
         return Ok(Exit::Done);
     }

@@ -1,0 +1,186 @@
+//! The schemas in `docs/schemas/`, compared with the types they describe; and what is printed, validated against them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Value, json};
+
+use super::Document;
+use crate::bake::Baked;
+use crate::bake::reap::Reaped;
+use crate::channel::show::View;
+use crate::commands::channel::{init, promote, publish, refresh, rotate_root, withdraw};
+use crate::commands::{doctor, images, render};
+use crate::output::Event;
+use crate::roll::show::Preview;
+use crate::roll::status::Status;
+
+/// The JSON Schema of a document.
+fn schema_of<T: Document>() -> Value {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    let schema = settings.into_generator().into_root_schema_for::<T>();
+    let mut schema = schema.to_value();
+    schema["title"] = format!("imagebuilder {}", T::NAME).into();
+    schema["properties"]["schema"] = json!({
+        "description": "The number of this shape: raised when a key is removed or changes its meaning, not when one is added.",
+        "const": T::SCHEMA,
+    });
+    let mut required = vec![json!("schema")];
+    required.extend(schema["required"].as_array().into_iter().flatten().cloned());
+    schema["required"] = required.into();
+    schema
+}
+
+/// Every document, by its name.
+fn all() -> BTreeMap<&'static str, Value> {
+    fn entry<T: Document>() -> (&'static str, Value) {
+        (T::NAME, schema_of::<T>())
+    }
+    BTreeMap::from([
+        entry::<Baked>(),
+        entry::<Reaped>(),
+        entry::<Preview>(),
+        entry::<Status>(),
+        entry::<Event<'_>>(),
+        entry::<View>(),
+        entry::<doctor::Check>(),
+        entry::<images::Row>(),
+        entry::<render::Rendered>(),
+        entry::<init::Answer<'_>>(),
+        entry::<promote::Answer>(),
+        entry::<publish::Answer<'_>>(),
+        entry::<refresh::Answer>(),
+        entry::<rotate_root::Answer>(),
+        entry::<withdraw::Answer>(),
+    ])
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/schemas"))
+}
+
+/// The same schema without room for keys that it does not name.
+fn closed(mut schema: Value) -> Value {
+    // A shape that is a part of the whole would take the other parts' keys for unknown.
+    let parts = schema["anyOf"].to_string();
+    schema["unevaluatedProperties"] = false.into();
+    if let Some(definitions) = schema["$defs"].as_object_mut() {
+        for (name, definition) in definitions {
+            let part = parts.contains(&format!("\"#/$defs/{name}\""));
+            if !part && definition.get("properties").is_some() {
+                definition["unevaluatedProperties"] = false.into();
+            }
+        }
+    }
+    if schema["anyOf"].is_null() {
+        schema.as_object_mut().unwrap().remove("anyOf");
+    }
+    if schema["$defs"].is_null() {
+        schema.as_object_mut().unwrap().remove("$defs");
+    }
+    schema
+}
+
+/// A document as it is printed. Fails when its schema does not describe all of it.
+pub(crate) fn printed<T: Document>(document: &T) -> String {
+    let text = serde_json::to_string_pretty(&document.numbered()).unwrap();
+    assert_described::<T>(&serde_json::from_str(&text).unwrap());
+    text
+}
+
+/// Fails when a document's schema does not describe all of a value.
+pub(crate) fn assert_described<T: Document>(value: &Value) {
+    let validator = jsonschema::options()
+        .should_validate_formats(true)
+        .build(&closed(schema_of::<T>()))
+        .unwrap();
+    let faults: Vec<String> = validator
+        .iter_errors(value)
+        .map(|fault| format!("{}: {fault}", fault.instance_path()))
+        .collect();
+    assert!(faults.is_empty(), "{}: {faults:#?}\n{value:#}", T::NAME);
+}
+
+#[test]
+fn every_schema_is_the_one_of_its_type() {
+    let update = std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always");
+    for (name, schema) in all() {
+        let path = folder().join(format!("imagebuilder-{name}.json"));
+        if update {
+            std::fs::write(&path, format!("{schema:#}\n")).unwrap();
+        }
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|_| "null".into());
+        let kept: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            kept,
+            schema,
+            "{} is not the schema of its type; run this test with INSTA_UPDATE=always, and read the diff",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn every_document_has_a_schema_and_nothing_else_does() {
+    let known = all();
+    let files = std::fs::read_dir(folder()).unwrap();
+    let mut files: Vec<String> = files
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    let names = known.keys();
+    let wanted: Vec<String> = names
+        .map(|name| format!("imagebuilder-{name}.json"))
+        .collect();
+    assert_eq!(files, wanted);
+
+    let mut sources = vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+    let mut implemented = 0;
+    while let Some(path) = sources.pop() {
+        if path.is_dir() {
+            let inside = std::fs::read_dir(path).unwrap();
+            sources.extend(inside.map(|entry| entry.unwrap().path()));
+        } else {
+            let text = std::fs::read_to_string(path).unwrap();
+            let lines = text.lines();
+            implemented += lines
+                .filter(|line| line.starts_with("impl Document for "))
+                .count();
+        }
+    }
+    assert_eq!(
+        implemented,
+        known.len(),
+        "a document is missing in this test"
+    );
+}
+
+#[test]
+fn results_are_described_by_their_schemas() {
+    let mut baked = Baked {
+        image: "ami-2".parse().unwrap(),
+        name: "shop-1".into(),
+        digest: "a".repeat(64).parse().unwrap(),
+        source: "ami-1".parse().unwrap(),
+        run: Some("r1".parse().unwrap()),
+    };
+    printed(&baked);
+    baked.run = None;
+    printed(&baked);
+    printed(&render::Rendered::File {
+        file: "out/image.pkr.hcl".into(),
+    });
+    printed(&render::Rendered::Template {
+        template: "source \"amazon-ebs\" \"image\" {".into(),
+    });
+}
+
+#[test]
+fn a_key_that_the_schema_does_not_name_is_found() {
+    let mut value = json!({ "schema": 1, "removed": [], "left": [], "unlisted": [] });
+    assert_described::<Reaped>(&value);
+    value["more"] = true.into();
+    let found = std::panic::catch_unwind(|| assert_described::<Reaped>(&value));
+    assert!(found.is_err());
+}
