@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands;
 use crate::context::{Context, Global};
-use crate::exit::Exit;
+use run::exit::Exit;
 
 /// Bake golden images and roll Auto Scaling groups onto them.
 ///

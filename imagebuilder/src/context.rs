@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::cancel::Cancel;
-use crate::config::{Config, DEFAULT_FILE};
-use crate::output::Output;
+use crate::config::Config;
 use cloud::Cloud;
+use run::advice::DEFAULT_FILE;
+use run::cancel::Cancel;
+use run::output::Output;
 
 /// The folder beside the configuration that contains the runs.
 const STATE: &str = ".imagebuilder";
@@ -87,6 +88,6 @@ impl Context {
         let region = config.bake.region.as_deref();
         Ok(cloud::aws::connect(region)
             .await
-            .map_err(crate::exit::not_connected)?)
+            .map_err(run::exit::not_connected)?)
     }
 }

@@ -92,29 +92,6 @@ pub(crate) fn short(digest: &Digest) -> &str {
     &digest.as_str()[..8]
 }
 
-/// A new run's id: its time, its verb, and six random characters.
-pub(crate) fn run_id(verb: &str, at: jiff::Timestamp, random: u32) -> RunId {
-    let text = format!(
-        "{}-{verb}-{:06x}",
-        at.strftime("%Y%m%dT%H%M%SZ"),
-        random & 0x00ff_ffff
-    );
-    match RunId::parse(text) {
-        Ok(run) => run,
-        Err(_) => unreachable!("a time, a verb and hex digits are a run id"),
-    }
-}
-
-/// When a run began, from its id.
-pub(crate) fn run_began(run: &RunId) -> Option<jiff::Timestamp> {
-    let stamp = run.as_str().split('-').next()?;
-    jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", stamp)
-        .ok()?
-        .to_zoned(jiff::tz::TimeZone::UTC)
-        .ok()
-        .map(|zoned| zoned.timestamp())
-}
-
 /// The values of the tags of one bake.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
@@ -191,7 +168,7 @@ mod tests {
         let digest = sha256(b"x");
         let named = |image: &str, random| {
             let image = ImageName::parse(image).unwrap();
-            ami_name(&image, &run_id("bake", at, random), &digest)
+            ami_name(&image, &run::id::run_id("bake", at, random), &digest)
         };
         assert_eq!(
             named("shop", 0xab_cdef),
@@ -200,14 +177,5 @@ mod tests {
         // Two hosts in the same second, with the same inputs.
         assert_ne!(named("shop", 1), named("shop", 2));
         assert!(named(&"a".repeat(64), 1).len() <= AMI_NAME_LIMIT);
-    }
-
-    #[test]
-    fn a_run_id_begins_with_its_time() {
-        let at: jiff::Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
-        let run = run_id("bake", at, 0xffab_cdef);
-        assert_eq!(run.as_str(), "20260102T030405Z-bake-abcdef");
-        assert_eq!(run_began(&run), Some(at));
-        assert_eq!(run_began(&RunId::parse("other").unwrap()), None);
     }
 }

@@ -1,36 +1,29 @@
 //! `imagebuilder`: bakes golden images and rolls fleets onto them.
 //!
-//! A library only for its tests; the program is [`main`].
+//! The program is [`main`]; the subcommands are in `commands`.
 
-mod advice;
 mod bake;
-mod cancel;
 mod channel;
 mod cli;
 mod commands;
 mod config;
 mod context;
-mod document;
-mod exit;
 mod image;
-mod ledger;
-mod lock;
-mod output;
 mod packer;
-pub mod permissions;
-mod pointers;
-mod preflight;
 mod program;
 mod roll;
 mod shebang;
 mod staging;
 mod template;
+#[cfg(test)]
+mod tests;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::exit::Exit;
+use run::exit::Exit;
+use run::output;
 
 /// Runs the program: parses the command line, runs the command, prints an error's chain once, and turns the result
 /// into an exit code.

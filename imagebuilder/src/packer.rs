@@ -14,9 +14,9 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
-use crate::cancel::Cancel;
-use crate::exit::Exit;
 use cloud::Credentials;
+use run::cancel::Cancel;
+use run::exit::Exit;
 
 /// The oldest release the template is rendered for: Debian 12's.
 const OLDEST: Version = Version(1, 6, 6);

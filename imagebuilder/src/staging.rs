@@ -14,12 +14,12 @@ use contract::layout::CHANNEL;
 
 use crate::channel::verify;
 use crate::config::{Config, Service};
-use crate::exit::Exit;
 use crate::image::{self, Inputs};
 use crate::program::{self, Kind, Program};
 use crate::shebang;
 use crate::template::{self, Facts, Script, Subscription, Templates};
 use cloud::ids::{Digest, ServiceName};
+use run::exit::Exit;
 
 /// The rendered Packer template's name in the run folder.
 pub(crate) const TEMPLATE: &str = "image.pkr.hcl";

@@ -14,10 +14,10 @@ use serde::Serialize;
 use tera::{Kwargs, Tera, Value};
 
 use crate::config::{Config, Encryption, Service};
-use crate::exit::{Exit, Failure};
 use crate::shebang;
 use cloud::Tags;
 use cloud::ids::{ImageId, RunId, ServiceName};
+use run::exit::{Exit, Failure};
 
 /// The Packer template.
 pub(crate) const PACKER: &str = "image.pkr.hcl.tera";
@@ -650,7 +650,7 @@ kms_key = "alias/images"
         assert!(printed.contains("color"), "{printed}");
         assert_eq!(Exit::of(&error), Exit::Usage);
         assert!(
-            crate::exit::hint(&error)
+            run::exit::hint(&error)
                 .unwrap()
                 .contains("[image.variables]")
         );

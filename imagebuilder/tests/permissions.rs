@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use imagebuilder::permissions::Verb::*;
-use imagebuilder::permissions::*;
+use run::permissions::Verb::*;
+use run::permissions::*;
 
 /// The actions that a table's row names: `service:Action`, then further ones of the same service.
 fn named(row: &str) -> BTreeSet<String> {

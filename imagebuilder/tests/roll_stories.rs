@@ -23,7 +23,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
 };
 use aws_sdk_ssm::types::ParameterType;
 
-use imagebuilder::permissions::{self, Need, Verb, needed};
+use run::permissions::{self, Need, Verb, needed};
 
 const IMAGEBUILDER: &str = env!("CARGO_BIN_EXE_imagebuilder");
 /// Instances of the stories' group.

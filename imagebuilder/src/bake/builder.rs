@@ -11,14 +11,14 @@ use tokio::sync::watch;
 
 use super::gate;
 use super::instance_health::{self, Lost};
-use crate::cancel::Cancel;
-use crate::exit::Exit;
-use crate::ledger::{Kind, Ledger};
-use crate::output::Step;
 use crate::packer::{self, Ended, Line, Packer};
 use crate::staging::TEMPLATE;
 use cloud::ids::ImageId;
 use cloud::{CloudError, Credentials, Identity, Instances};
+use run::cancel::Cancel;
+use run::exit::Exit;
+use run::ledger::{Kind, Ledger};
+use run::output::Step;
 
 /// How often the builder instance is polled until it and its volume are in the ledger.
 const POLL: Duration = Duration::from_secs(2);

@@ -11,8 +11,8 @@ use tough::schema::RoleType;
 
 use crate::channel::verify::Verified;
 use crate::config::Arch;
-use crate::exit::{Exit, Failure};
 use cloud::ids::{ChannelName, Digest};
+use run::exit::{Exit, Failure};
 
 /// Refuses metadata that instances would refuse, and an agent that the channel would replace again at once. The version
 /// under which the agent was published, `None` when it never was.

@@ -8,13 +8,13 @@ use contract::registry::{Record, Verdict};
 use tokio::time::Instant;
 
 use super::instance_health::{self, Observation};
-use crate::cancel::Cancel;
 use crate::config::Config;
-use crate::exit::Exit;
-use crate::ledger::{Kind, Ledger};
-use crate::output::Step;
 use cloud::ids::ImageId;
 use cloud::{Cloud, Instance, InstanceState, Launch};
+use run::cancel::Cancel;
+use run::exit::Exit;
+use run::ledger::{Kind, Ledger};
+use run::output::Step;
 
 /// How often the record is read: an agent writes it about as often.
 const POLL: Duration = Duration::from_secs(1);

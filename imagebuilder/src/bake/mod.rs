@@ -29,20 +29,20 @@ pub(crate) use self::builder::{Builder, PackerBuilder};
 use self::publish::OwnImage;
 pub(crate) use self::source::resolve;
 use self::sweep::Left;
-use crate::cancel::Cancel;
 use crate::channel::verify::Verified;
 use crate::config::Config;
-use crate::document::Document;
-use crate::exit::Exit;
 use crate::image::{self, Origin};
-use crate::ledger::{BakeRecord, ChannelVersions, ImageLock, Kind, Ledger, State};
-use crate::output::Output;
 use crate::packer::Version;
-use crate::pointers;
 use crate::staging::{self, Staging, TEMPLATE};
 use crate::template::Facts;
 use cloud::ids::{Digest, ImageId, RunId};
 use cloud::{Cloud, Image, ImageState, Ingress, Search, Tags};
+use run::cancel::Cancel;
+use run::document::Document;
+use run::exit::Exit;
+use run::ledger::{BakeRecord, ChannelVersions, ImageLock, Kind, Ledger, State};
+use run::output::Output;
+use run::pointers;
 
 /// How often the finished image is polled until it is available.
 const POLL: Duration = Duration::from_secs(2);
@@ -135,7 +135,7 @@ impl Bake<'_> {
             }
             Ok(Prepared::ToBake(prepared)) => self.carry_out(*prepared).await,
             // A denied read is reported together with everything else that is denied.
-            Err(error) => match crate::preflight::denied(&error) {
+            Err(error) => match run::preflight::denied(&error) {
                 None => Err(error),
                 Some(call) => {
                     let mut findings =
@@ -223,7 +223,7 @@ impl Bake<'_> {
             channel,
         } = prepared;
 
-        let run = image::run_id("bake", jiff::Timestamp::now(), key::random()?);
+        let run = run::id::run_id("bake", jiff::Timestamp::now(), key::random()?);
         let name = self.config.image.name.as_str();
         let _image_lock = ImageLock::take(&self.runs, name, &run)?;
         let mut ledger = Ledger::begin(&self.runs, run, "bake", name, &self.cloud.region)?;
@@ -261,7 +261,7 @@ impl Bake<'_> {
             jiff::Timestamp::now(),
         )?;
         staging.remember(channel::snapshot(verified));
-        let versions = ChannelVersions::of(verified);
+        let versions = ChannelVersions::from(verified.versions());
         if let Some(version) = &agent {
             step.done(format!("{versions}; the agent is its release {version}"));
         } else {
@@ -569,7 +569,7 @@ impl Bake<'_> {
         id: &ImageId,
         ledger: &mut Ledger,
         tags: &Tags,
-        step: &mut crate::output::Step,
+        step: &mut run::output::Step,
     ) -> anyhow::Result<OwnImage> {
         let mut last = String::from("not visible");
         let mut recorded = false;
@@ -697,7 +697,7 @@ impl Bake<'_> {
     async fn undo_all(
         &self,
         ledger: &mut Ledger,
-        step: &mut crate::output::Step,
+        step: &mut run::output::Step,
     ) -> anyhow::Result<Vec<Left>> {
         let image = ledger
             .open_things()

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use crate::config::{Arch, Config, Encryption};
-use crate::permissions::{Need, Verb, needed};
-use crate::preflight::{self, Findings, Subject};
 use cloud::ids::{SubnetId, VpcId};
 use cloud::{Cloud, Image, Kind, Launch, Tags};
+use run::permissions::{Need, Verb, needed};
+use run::preflight::{self, Findings, Subject};
 
 /// The builder, and the gate's instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

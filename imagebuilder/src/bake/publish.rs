@@ -8,12 +8,12 @@ use contract::names::Pointer;
 use contract::tags;
 
 use crate::config::Config;
-use crate::exit::Exit;
-use crate::ledger::{Former, Ledger};
-use crate::output::Step;
-use crate::pointers;
 use cloud::ids::{ImageId, ImageName, RunId, SnapshotId};
 use cloud::{Cloud, Image, Owned, Tags};
+use run::exit::Exit;
+use run::ledger::{Former, Ledger};
+use run::output::Step;
+use run::pointers;
 
 /// A tag is visible within a second.
 const READ_BACK: Duration = Duration::from_millis(250);
@@ -182,8 +182,8 @@ pub(crate) async fn undo(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Found;
     use cloud::testing::InMemoryAws;
+    use run::ledger::Found;
 
     /// As a bake of an earlier release recorded it.
     fn ledger(runs: &std::path::Path, before: &str) -> Box<Ledger> {

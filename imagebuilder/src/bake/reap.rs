@@ -4,7 +4,7 @@
 //! as dead when it is older than a limit. The sweep never removes what is published, pointed at or in use.
 //!
 //! A removal that is denied is named before the first one, and does not prevent other removals
-//! ([`preflight`](crate::preflight)). What cannot be listed is reported as such, not as empty.
+//! ([`preflight`](run::preflight)). What cannot be listed is reported as such, not as empty.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,15 +16,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::sweep::{self, Left};
-use crate::document::Document;
-use crate::image;
-use crate::ledger::{Found, Kind, Ledger, State};
-use crate::output::Output;
 use crate::packer;
-use crate::permissions::{Verb, needed};
-use crate::preflight::{self, Findings, Subject};
 use cloud::ids::{ImageName, RunId};
 use cloud::{Answer, Cloud, Search, Tags};
+use run::document::Document;
+use run::ledger::{Found, Kind, Ledger, State};
+use run::output::Output;
+use run::permissions::{Verb, needed};
+use run::preflight::{self, Findings, Subject};
 
 /// How often we check whether an interrupted Packer has ended.
 const POLL: Duration = Duration::from_millis(250);
@@ -129,7 +128,8 @@ pub(crate) async fn reap(
         }
     }
     for (run, name) in foreign {
-        let age = image::run_began(&run).map(|began| jiff::Timestamp::now().duration_since(began));
+        let age =
+            run::id::run_began(&run).map(|began| jiff::Timestamp::now().duration_since(began));
         let old =
             age.is_some_and(|age| age >= jiff::SignedDuration::try_from(older_than).unwrap_or(age));
         if known.contains(&run) {
@@ -314,7 +314,7 @@ fn described(Left { thing, why }: &Left) -> String {
 }
 
 /// A killed bake leaves its Packer running: interrupts it, and waits until it has cleaned up.
-async fn end_packer(ledger: &Ledger, step: &mut crate::output::Step) -> anyhow::Result<()> {
+async fn end_packer(ledger: &Ledger, step: &mut run::output::Step) -> anyhow::Result<()> {
     let mut interrupted = None;
     for _ in 0..POLLS {
         if !ledger.packer_lives()? {

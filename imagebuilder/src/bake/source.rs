@@ -1,8 +1,8 @@
 //! Which image to start from: resolved once, to a literal id.
 
 use crate::config::Config;
-use crate::exit::Exit;
 use cloud::{Image, ImageState, Images, Search};
+use run::exit::Exit;
 
 /// How many near misses a refusal shows.
 const NEAR_MISSES: usize = 5;

@@ -10,12 +10,12 @@ use contract::names::Pointer;
 use contract::tags;
 
 use super::publish::OwnImage;
-use crate::ledger::{Kind, Ledger, State, Thing};
-use crate::output::Step;
 use cloud::ids::{ImageId, InstanceId, RunId, SnapshotId, VolumeId};
 use cloud::{
     Answer, Cloud, CloudError, Image, Instance, InstanceState, Kind as Cause, Owned, Search,
 };
+use run::ledger::{Kind, Ledger, State, Thing};
+use run::output::Step;
 
 /// How often a resource that is being removed is polled.
 const POLL: Duration = Duration::from_millis(500);

@@ -20,7 +20,7 @@ use super::keys::Opened;
 use super::store::{Keep, Store, Tag, Written, settle};
 use super::verify::{self, TIMESTAMP, Verified, metadata};
 use crate::config::Expires;
-use crate::exit::Exit;
+use run::exit::Exit;
 
 /// The specification that is followed.
 pub(crate) const SPEC: &str = "1.0.34";

@@ -13,7 +13,7 @@ use object_store::{
 };
 
 use super::store::{Found, Keep, Store, Tag, TooLong, Written};
-use crate::exit::Exit;
+use run::exit::Exit;
 
 /// The keys below a prefix of a bucket.
 #[derive(Debug)]

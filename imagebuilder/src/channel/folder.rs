@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use super::digest;
 use super::store::{Found, Keep, Store, Tag, TooLong, Written};
-use crate::exit::Exit;
-use crate::lock::Lock;
+use run::exit::Exit;
+use run::lock::Lock;
 
 /// The prefix of temporary names.
 const UNNAMED: &str = ".unnamed-";

@@ -19,8 +19,8 @@ use tough::schema::key::Key;
 use tough::sign::Sign;
 
 use crate::config::KeySource;
-use crate::exit::Exit;
 use cloud::{Kind, SigningAlgorithm, SigningKeys};
+use run::exit::Exit;
 
 /// A key's name in metadata: SHA-256 over its canonical form, TUF section 4.2.
 pub(crate) type KeyId = Decoded<Hex>;

@@ -1,12 +1,12 @@
 //! What a change of the channel needs, checked before anything is written.
 //!
-//! The rule is [`preflight`](crate::preflight)'s. A folder with keys in files needs nothing from AWS, and nothing is checked.
+//! The rule is [`preflight`](run::preflight)'s. A folder with keys in files needs nothing from AWS, and nothing is checked.
 
 use super::session::ChannelSession;
 use crate::config::{KeySource, Repository};
-use crate::permissions::{Need, Verb, needed};
-use crate::preflight::{self, Findings, Subject};
 use cloud::{Cloud, aws};
+use run::permissions::{Need, Verb, needed};
+use run::preflight::{self, Findings, Subject};
 
 impl ChannelSession {
     /// Refuses a change that could not be written, or not be signed with the keys of `sources`; what could not be checked is printed.
@@ -40,7 +40,7 @@ impl ChannelSession {
             Some(cloud) => cloud.clone(),
             None => aws::account(self.region.as_deref())
                 .await
-                .map_err(crate::exit::not_connected)?
+                .map_err(run::exit::not_connected)?
                 .cloud(),
         };
         let subject = Subject {

@@ -13,8 +13,8 @@ use tough::schema::{Hashes, Target, Targets};
 
 use super::verify::{Entry, entries};
 use super::waves::Shape;
-use crate::exit::{Exit, Failure};
 use cloud::ids::ChannelName;
+use run::exit::{Exit, Failure};
 
 /// Longest withdrawal reason, in bytes: every instance stores it.
 const LONGEST_REASON: usize = 500;

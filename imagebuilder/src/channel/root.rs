@@ -21,7 +21,7 @@ use super::session::ChannelSession;
 use super::store::{Written, settle};
 use super::verify::{self, Verified, metadata};
 use crate::config::KeySource;
-use crate::exit::Exit;
+use run::exit::Exit;
 
 /// A root is renewed automatically in the last quarter of its life.
 const DUE: i64 = 4;

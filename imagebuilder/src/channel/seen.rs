@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::verify::Verified;
-use crate::exit::Exit;
+use run::exit::Exit;
 
 /// What was seen of a repository.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

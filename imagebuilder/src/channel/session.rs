@@ -20,10 +20,10 @@ use super::store::{Store, Written, settle};
 use super::verify::{self, Verified};
 use crate::config::{Channel, Config, Repository};
 use crate::context::Context;
-use crate::exit::Exit;
-use crate::ledger::ChannelVersions;
-use crate::output::Output;
 use cloud::Cloud;
+use run::exit::Exit;
+use run::ledger::ChannelVersions;
+use run::output::Output;
 
 /// Whether the repository is to be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,19 +65,6 @@ pub(crate) struct Outcome {
     pub(crate) versions: ChannelVersions,
 }
 
-impl ChannelVersions {
-    /// The versions of verified metadata.
-    pub(crate) fn of(verified: &Verified) -> Self {
-        let [root, timestamp, snapshot, targets] = verified.versions();
-        Self {
-            root,
-            timestamp,
-            snapshot,
-            targets,
-        }
-    }
-}
-
 impl ChannelSession {
     /// Opens the repository that the configuration names; connects only where a bucket or a KMS key asks for it.
     pub(crate) async fn open(
@@ -100,7 +87,7 @@ impl ChannelSession {
             Repository::Bucket { bucket, prefix } => {
                 let account = cloud::aws::account(region.as_deref())
                     .await
-                    .map_err(crate::exit::not_connected)?;
+                    .map_err(run::exit::not_connected)?;
                 let objects = account.objects(bucket)?;
                 cloud = Some(account.cloud());
                 Box::new(Bucket::new(objects, bucket.clone(), prefix.clone()))
@@ -197,7 +184,7 @@ impl ChannelSession {
         let Some(edit) = edit(&was.targets.signed)? else {
             return Ok(Outcome {
                 changed: false,
-                versions: ChannelVersions::of(&was),
+                versions: was.versions().into(),
             });
         };
         let keys = &self.channel.keys;
@@ -212,7 +199,7 @@ impl ChannelSession {
         }
         Ok(Outcome {
             changed: true,
-            versions: ChannelVersions::of(&is),
+            versions: is.versions().into(),
         })
     }
 
@@ -269,7 +256,7 @@ pub(crate) fn keyring(folder: PathBuf, region: Option<String>) -> Keyring {
             Box::pin(async move {
                 let account = cloud::aws::account(region.as_deref())
                     .await
-                    .map_err(crate::exit::not_connected)?;
+                    .map_err(run::exit::not_connected)?;
                 Ok(account.signing_keys())
             })
         }),

@@ -9,8 +9,8 @@ use super::keys::short;
 use super::root::keyids;
 use super::verify::{Entry, Verified, fix};
 use super::waves::Shape;
-use crate::document::Document;
-use crate::ledger::ChannelVersions;
+use run::document::Document;
+use run::ledger::ChannelVersions;
 
 /// A channel: its metadata, keys, releases and waves.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -149,7 +149,7 @@ pub(crate) fn view(
     lives: [u32; 4],
     now: Timestamp,
 ) -> View {
-    let versions = ChannelVersions::of(verified);
+    let versions = ChannelVersions::from(verified.versions());
     let of = [
         versions.root,
         versions.targets,

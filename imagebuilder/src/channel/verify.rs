@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tough::schema::{self, Role, RoleType, Root, Signed, Snapshot, Target, Targets};
 
 use super::store::{Store, Tag};
-use crate::exit::{Exit, Failure};
+use run::exit::{Exit, Failure};
 
 /// Longest metadata file that is read, in bytes: a thousand releases take about half of it.
 pub(crate) const MOST: u64 = 2 * 1024 * 1024;

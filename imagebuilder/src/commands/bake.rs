@@ -5,8 +5,8 @@ use clap::Args;
 use crate::bake::{self, PackerBuilder, Reuse};
 use crate::channel::session::{Access, ChannelSession};
 use crate::context::Context;
-use crate::exit::Exit;
 use crate::packer::Packer;
+use run::exit::Exit;
 
 /// Arguments of `bake`.
 ///

@@ -10,17 +10,17 @@ use crate::channel::session::{Access, ChannelSession};
 use crate::channel::show::View;
 use crate::config::Config;
 use crate::context::Context;
-use crate::document::Document;
-use crate::exit::{self, Exit};
-use crate::output::Output;
 use crate::packer::Packer;
-use crate::permissions::{Need, Verb};
-use crate::preflight::Findings;
 use crate::roll;
 use crate::staging::{Staging, TEMPLATE};
 use crate::template::Facts;
 use cloud::ids::{GroupName, ImageId};
 use cloud::{Cloud, Group, GroupLaunches, Hook, HookMoment, Image};
+use run::document::Document;
+use run::exit::{self, Exit};
+use run::output::Output;
+use run::permissions::{Need, Verb};
+use run::preflight::Findings;
 
 /// Arguments of `doctor`.
 ///
@@ -479,7 +479,7 @@ impl Drop for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::tests::printed;
+    use run::testing::printed;
 
     #[test]
     fn checks_are_described_by_their_schema() {

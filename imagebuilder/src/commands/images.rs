@@ -7,11 +7,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::document::Document;
-use crate::exit::Exit;
-use crate::pointers;
 use cloud::ids::{ImageId, ImageName};
 use cloud::{Cloud, Image, ImageState, Search};
+use run::document::Document;
+use run::exit::Exit;
+use run::pointers;
 
 /// Arguments of `images`.
 ///
@@ -171,9 +171,9 @@ fn age(created: &str, now: jiff::Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::tests::printed;
     use cloud::Tags;
     use cloud::testing::{InMemoryAws, OWNER};
+    use run::testing::printed;
 
     #[tokio::test]
     async fn the_table_shows_verdict_digest_and_pointers_newest_first() {

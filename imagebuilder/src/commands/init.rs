@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::context::Context;
-use crate::exit::Exit;
 use crate::template;
+use run::exit::Exit;
 
 /// What is written.
 const CONFIG: &str = include_str!("init.toml");

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::bake::reap::{Mode, Reaped, reap};
 use crate::context::Context;
-use crate::exit::Exit;
+use run::exit::Exit;
 
 /// Arguments of `reap`.
 ///

@@ -7,12 +7,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::document::Document;
-use crate::exit::Exit;
 use crate::packer::Version;
 use crate::staging::{Staging, TEMPLATE};
 use crate::template::Facts;
 use cloud::ids::ImageId;
+use run::document::Document;
+use run::exit::Exit;
 
 /// The placeholder for the source image, which only the cloud knows.
 const UNRESOLVED: &str = "ami-00000000000000000";

@@ -3,12 +3,12 @@
 use clap::{Args, Subcommand};
 
 use crate::context::Context;
-use crate::exit::Exit;
 use crate::roll::RollContext;
 use crate::roll::plan::Consent;
 use crate::roll::smoke::Processes;
 use crate::roll::verbs::{self, Busy, Extent, Request};
 use cloud::ids::ImageId;
+use run::exit::Exit;
 
 /// Arguments of `roll`.
 #[derive(Debug, Args)]

@@ -3,9 +3,9 @@
 use clap::Args;
 
 use crate::context::Context;
-use crate::exit::Exit;
 use crate::roll::observe::{self, Gaps, Known, Which};
 use crate::roll::status::{self, Pointers};
+use run::exit::Exit;
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]

@@ -17,11 +17,8 @@ use serde::Deserialize;
 pub(crate) use self::channel::{Channel, Expires, KeySource, Keys, Repository};
 pub(crate) use self::closed::{ImagePath, KmsKey, Mode, Owner, SshInterface, UserName};
 pub(crate) use self::fleet::{Fleet, Roll, Settings, SmokeTest};
-use crate::exit::{Exit, Failure};
 use cloud::ids::{AccountId, ImageName, SecurityGroupId, ServiceName, SubnetId, VpcId};
-
-/// The configuration that is read when no other is named.
-pub(crate) const DEFAULT_FILE: &str = "imagebuilder.toml";
+use run::exit::{Exit, Failure};
 
 /// The whole configuration, valid.
 #[derive(Clone, Debug, Deserialize)]

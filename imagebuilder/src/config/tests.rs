@@ -7,7 +7,7 @@ const GOOD: &str = "[image]\nname = \"shop\"\n[image.source]\nowners = [\"self\"
 fn refusal(text: &str) -> String {
     let error = anyhow::Error::from(Config::parse(text, "ib.toml").unwrap_err());
     assert_eq!(Exit::of(&error), Exit::Usage);
-    match crate::exit::hint(&error) {
+    match run::exit::hint(&error) {
         Some(hint) => format!("{error:#} | {hint}"),
         None => format!("{error:#}"),
     }

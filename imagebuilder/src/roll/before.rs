@@ -10,8 +10,8 @@
 
 use super::plan::{Direction, Target};
 use super::view::{FleetView, Launches, Refresh, RefreshStatus, SavedVersion, TemplateUse};
-use crate::ledger::RollRecord;
 use cloud::ids::ImageId;
+use run::ledger::RollRecord;
 
 /// The pointers that matter to a rollback.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 //! What everything that acts on a fleet is given.
 
 use super::smoke::Smoke;
-use crate::cancel::Cancel;
 use crate::config::Settings;
-use crate::output::Output;
 use cloud::Cloud;
 use cloud::ids::ImageName;
+use run::cancel::Cancel;
+use run::output::Output;
 
 /// What everything that acts on a fleet is given.
 pub(crate) struct RollContext<'a> {

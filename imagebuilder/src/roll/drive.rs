@@ -20,10 +20,10 @@ use super::verify::{self, Flaw, Flaws, Rounds, Verification};
 use super::view::{FleetView, Lifecycle, Member, Refresh, RefreshStatus, Size};
 use super::watch::{self, Cause, Ending, Next, Progress, Seen};
 use super::{RollContext, observe, show};
-use crate::ledger::Ledger;
-use crate::output::Step;
 use cloud::ids::InstanceId;
 use cloud::{Answer, CloudError, IRREVERSIBLE, Kind, NO_ACTIVE_REFRESH};
+use run::ledger::Ledger;
+use run::output::Step;
 
 /// How driving a refresh ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::RollContext;
 use super::view::Refresh;
-use crate::ledger::{Found, Ledger, RollRecord};
+use run::ledger::{Found, Ledger, RollRecord};
 
 /// The journal of the run that started a refresh, unless its process is running or it ran elsewhere. A
 /// run killed before it received the refresh's id is found by the version that was its target.

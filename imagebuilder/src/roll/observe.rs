@@ -9,13 +9,13 @@ use contract::registry::{Record, Verdict};
 use super::before::Pointed;
 use super::plan::{Direction, GateVerdict, Goal, Target};
 use super::view::{FleetView, Launchable, Launches, Member, RecordView, Size, TemplateUse};
-use crate::exit::{Exit, Failure};
-use crate::pointers;
 use cloud::ids::{GroupName, ImageId, ImageName, InstanceId};
 use cloud::{
     Answer, Cloud, DEFAULT_DRAIN_SECONDS, Group, GroupLaunches, GroupMember, Image, ImageState,
     Kind, TargetHealth, Template,
 };
+use run::exit::{Exit, Failure};
+use run::pointers;
 
 /// The tag EC2 Auto Scaling puts on every member.
 const GROUP_TAG: &str = "aws:autoscaling:groupName";

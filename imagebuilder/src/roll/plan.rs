@@ -18,9 +18,9 @@ use super::view::{
     SavedVersion, TemplateUse,
 };
 use crate::config::Settings;
-pub(crate) use crate::ledger::{Direction, Target};
 use cloud::Preferences;
 use cloud::ids::{GroupName, ImageId, InstanceId};
+pub(crate) use run::ledger::{Direction, Target};
 
 /// What the fleet is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The permissions and alarms that the verbs of a roll need, checked before they write or change anything.
 //!
-//! The rule is [`preflight`](crate::preflight)'s. Only a roll to another image is refused. An active refresh continues whatever
+//! The rule is [`preflight`](run::preflight)'s. Only a roll to another image is refused. An active refresh continues whatever
 //! is found here, and so does a rollback refresh.
 
 use anyhow::Result;
@@ -8,11 +8,11 @@ use anyhow::Result;
 use super::RollContext;
 use super::plan::{Direction, Plan, Version};
 use super::view::{FleetView, Launches};
-use crate::advice::quoted;
-use crate::permissions::{Asked, Denial, Need, Verb, needed};
-use crate::preflight::{self, Findings, Subject};
 use cloud::ids::{GroupName, ImageName};
 use cloud::{Cloud, Kind};
+use run::advice::quoted;
+use run::permissions::{Asked, Denial, Need, Verb, needed};
+use run::preflight::{self, Findings, Subject};
 
 /// Refuses a plan that could not be carried out; what could not be checked is printed. A rollback is never refused for what
 /// is found here: half of it is better than none.

@@ -5,7 +5,7 @@ use super::before;
 use super::limits::{Limits, limits};
 use super::plan::{Direction, Target, preferences};
 use super::view::{FleetView, Launches, Refresh};
-use crate::ledger::RollRecord;
+use run::ledger::RollRecord;
 
 /// An active refresh.
 #[derive(Clone, Debug, PartialEq, Eq)]

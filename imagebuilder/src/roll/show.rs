@@ -10,9 +10,9 @@ use support::duration::elapsed;
 use super::plan::{Plan, RollbackMode, Target, Version};
 use super::verify::verdict_text;
 use super::view::{Activity, Member};
-use crate::document::Document;
 use cloud::ids::{GroupName, ImageId, InstanceId};
 use cloud::{Action, ActivityOutcome};
+use run::document::Document;
 
 /// A plan as text, line by line.
 pub(crate) fn plan(plan: &Plan) -> Vec<String> {
@@ -387,7 +387,7 @@ mod tests {
     use super::super::sample;
     use super::super::view::FleetView;
     use super::*;
-    use crate::document::tests::printed;
+    use run::testing::printed;
 
     fn shown(view: &FleetView, roll: &str, consents: &[Consent]) -> String {
         match decide(

@@ -10,9 +10,9 @@ use super::plan::{Consent, Decision, Goal, Plan, RefusalKind, Target, Version, p
 use super::run::RefreshRun;
 use super::view::{FleetView, Launches, OURS, Refresh, SavedVersion};
 use super::{RollContext, observe};
-use crate::exit::{Exit, Failure};
-use crate::ledger::{Ledger, RollRecord};
 use cloud::{NewVersion, REFRESH_IN_PROGRESS};
+use run::exit::{Exit, Failure};
+use run::ledger::{Ledger, RollRecord};
 
 /// A refresh of ours may begin this much before we recorded our intent: clocks differ.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);

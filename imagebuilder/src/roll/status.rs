@@ -11,10 +11,10 @@ use super::observe::Gaps;
 use super::view::{FleetView, Launches, Member, Refresh};
 use super::watch::waiting_for;
 use super::{show, verify};
-use crate::document::Document;
-use crate::pointers;
 use cloud::ids::{GroupName, ImageId, ImageName, InstanceId};
 use cloud::{Answer, Cloud};
+use run::document::Document;
+use run::pointers;
 
 /// The pointers of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -324,7 +324,7 @@ impl RefreshStatus {
 mod tests {
     use super::super::sample;
     use super::*;
-    use crate::document::tests::printed;
+    use run::testing::printed;
 
     fn shop() -> (ImageName, Pointers, FleetView) {
         let mut view = sample::fleet(2, 7, "ami-1");

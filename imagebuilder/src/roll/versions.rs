@@ -14,8 +14,8 @@ use anyhow::{Context as _, Result};
 
 use super::RollContext;
 use super::run::RefreshRun;
-use crate::ledger::{Found, Ledger};
 use cloud::{Answer, GroupLaunches, Owned, SavedVersion, TemplateRef};
+use run::ledger::{Found, Ledger};
 
 /// The tag that EC2 puts on an instance that was launched from a template.
 const TEMPLATE_TAG: &str = "aws:ec2launchtemplate:id";

@@ -8,7 +8,7 @@ use super::blame::{Lost, blamed};
 use super::plan::Direction;
 use super::view::{Refresh, RefreshStatus};
 use crate::config::Settings;
-use crate::exit::Exit;
+use run::exit::Exit;
 
 /// What is to be done next about a refresh.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification};
 use tokio::process::Command;
 
 use crate::fixture::{self, Fixture, dial, text, until};
-use imagebuilder::permissions::{Action, Need, Verb, needed};
+use run::permissions::{Action, Need, Verb, needed};
 
 /// An old dead run of another host.
 const DEAD: &str = "20250101T000000Z-bake-00000a";

@@ -13,10 +13,10 @@ use crate::channel::seen::Seen;
 use crate::channel::session::{ChannelSession, keyring};
 use crate::channel::waves::Shape;
 use crate::config::Config;
-use crate::output::Output;
 use crate::staging::{Content, Staging};
 use crate::template::Facts;
 use cloud::ids::ImageId;
+use run::output::Output;
 
 const CONFIG: &str = r#"
 [image]
@@ -108,7 +108,7 @@ impl Shop {
         .map_err(|failure| {
             let error = anyhow::Error::from(failure);
             assert_eq!(Exit::of(&error), Exit::Refused);
-            format!("{error:#} | {}", crate::exit::hint(&error).unwrap())
+            format!("{error:#} | {}", run::exit::hint(&error).unwrap())
         })
     }
 }

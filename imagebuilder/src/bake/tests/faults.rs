@@ -83,7 +83,7 @@ async fn a_missing_gate_profile_is_refused_before_the_bake() {
 /// The effect of each denied action: refused before the first change, or named.
 #[tokio::test(start_paused = true)]
 async fn every_denied_action_is_found_before_the_first_change() {
-    use crate::permissions::{Need, Verb, needed};
+    use run::permissions::{Need, Verb, needed};
     let conditions = [Need::Shares, Need::Key, Need::Profile];
     for silent in [false, true] {
         for action in needed(&[Verb::Bake, Verb::Packer], &conditions) {
@@ -108,8 +108,8 @@ async fn every_denied_action_is_found_before_the_first_change() {
                 Ok(_) => {
                     let optional = action.need == Need::Optional;
                     // A dry run's denial of a made-up resource does not count: only IAM can answer.
-                    let by_iam_alone = action.asked == crate::permissions::Asked::Simulation
-                        || matches!(action.resource, crate::permissions::Resource::Ec2(_));
+                    let by_iam_alone = action.asked == run::permissions::Asked::Simulation
+                        || matches!(action.resource, run::permissions::Resource::Ec2(_));
                     assert!(optional || silent && by_iam_alone, "{name} was not found");
                     let messages = scene.output.messages();
                     let named = messages.iter().any(|line| {
@@ -174,7 +174,7 @@ async fn a_policy_of_the_key_itself_is_no_denial() {
 /// Row B5: a reap is warned by name before its first removal, and removes what it may.
 #[tokio::test(start_paused = true)]
 async fn a_reap_names_what_is_denied_and_goes_on() {
-    use crate::permissions::{Asked, Resource, Verb, needed};
+    use run::permissions::{Asked, Resource, Verb, needed};
     let dead = Tags::from([
         (
             tags::RUN.to_owned(),
@@ -377,7 +377,7 @@ async fn what_cannot_be_undone_is_exit_5_and_named() {
             left.iter().all(|thing| printed.contains(thing.as_str())),
             "at {at}: {printed} misses {left:?}"
         );
-        let hint = crate::exit::hint(&error);
+        let hint = run::exit::hint(&error);
         let want = Some("`imagebuilder reap` removes it");
         assert_eq!(hint.as_deref(), want, "at {at}");
         scene.reap().await;
@@ -391,7 +391,7 @@ async fn what_cannot_be_undone_is_exit_5_and_named() {
 async fn a_run_of_another_host_is_reaped_only_when_old() {
     let scene = Scene::new(Verdict::Fit);
     let old = "20250101T000000Z-bake-00000a";
-    let young = image::run_id("bake", jiff::Timestamp::now(), 11);
+    let young = run::id::run_id("bake", jiff::Timestamp::now(), 11);
     {
         let mut aws = scene.aws.state();
         let source = ImageId::parse("ami-1").unwrap();
@@ -459,7 +459,7 @@ async fn no_source_is_refused_with_near_misses() {
     scene.config.image.source.name = "debian-99-*".to_owned();
     let error = scene.bake(Reuse::Allowed).await.unwrap_err();
     assert_eq!(Exit::of(&error), Exit::Refused);
-    insta::assert_snapshot!(format!("{error:#}\n{}", crate::exit::hint(&error).unwrap()), @"
+    insta::assert_snapshot!(format!("{error:#}\n{}", run::exit::hint(&error).unwrap()), @"
     no source image: owners 136693071363, name `debian-99-*`, architecture x86_64, state available, root device ebs
     near misses of these owners:
       ami-1  debian-12-amd64-20260101-1  x86_64
@@ -483,7 +483,7 @@ async fn a_bake_that_was_killed_under_schema_2_is_reaped() {
     std::fs::write(&path, journal.to_string()).unwrap();
 
     let reaped = scene.reap().await;
-    crate::document::tests::printed(&reaped);
+    run::testing::printed(&reaped);
     assert_eq!(reaped.left, Vec::<String>::new());
     assert_eq!(scene.aws.state().inventory(), Vec::<String>::new());
     let text = std::fs::read_to_string(&path).unwrap();

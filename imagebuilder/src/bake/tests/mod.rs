@@ -13,10 +13,10 @@ use contract::registry::Verdict;
 use super::builder::record_builder;
 use super::reap::{Mode, Reaped, reap};
 use super::*;
-use crate::output::Step;
 use cloud::Tags;
 use cloud::ids::SnapshotId;
 use cloud::testing::{InMemoryAws, OWNER, denied};
+use run::output::Step;
 
 /// A builder that does to the in-memory AWS what Packer 1.6.6 does to EC2; tags arrive only at the end.
 struct Scripted(InMemoryAws, Script);

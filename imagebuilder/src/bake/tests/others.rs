@@ -61,7 +61,7 @@ fn tags(disguise: Disguise, nonce: u32) -> Tags {
         Disguise::Bare => return Tags::new(),
         Disguise::LikeOurs => None,
         Disguise::OtherRun => {
-            Some(image::run_id("bake", jiff::Timestamp::now(), nonce).to_string())
+            Some(run::id::run_id("bake", jiff::Timestamp::now(), nonce).to_string())
         }
         Disguise::NoRun => Some("*".to_owned()),
     };

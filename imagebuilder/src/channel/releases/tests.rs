@@ -41,7 +41,7 @@ fn done(edit: anyhow::Result<Option<Edit>>) -> Targets {
 
 fn printed(edit: anyhow::Result<Option<Edit>>) -> String {
     let error = edit.unwrap_err();
-    let hint = crate::exit::hint(&error).unwrap_or_else(|| "-".to_owned());
+    let hint = run::exit::hint(&error).unwrap_or_else(|| "-".to_owned());
     format!("{} {error:#} | {hint}", Exit::of(&error).code())
 }
 

@@ -25,9 +25,9 @@ use super::store::{Keep, Store as _, Tag, Written};
 use super::verify::{self, TIMESTAMP};
 use super::waves::Shape;
 use crate::config::KeySource;
-use crate::exit::Exit;
-use crate::permissions::{Need, Verb, needed};
 use cloud::ids::ChannelName;
+use run::exit::Exit;
+use run::permissions::{Need, Verb, needed};
 
 fn release(version: &str, bytes: &'static [u8], start: Timestamp) -> (New, Bytes) {
     let new = New {
@@ -89,7 +89,7 @@ async fn rotate(session: &ChannelSession, old: &[KeySource]) -> anyhow::Result<b
 fn refusal<T: std::fmt::Debug>(result: anyhow::Result<T>) -> String {
     let error = result.unwrap_err();
     assert_eq!(Exit::of(&error), Exit::Refused, "{error:#}");
-    match crate::exit::hint(&error) {
+    match run::exit::hint(&error) {
         Some(hint) => format!("{error:#} | {hint}"),
         None => format!("{error:#}"),
     }

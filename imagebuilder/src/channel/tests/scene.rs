@@ -19,8 +19,8 @@ use super::super::session::ChannelSession;
 use super::super::store::{Found, Keep, Store, Tag, Written};
 use super::super::verify::{self, Verified};
 use crate::config::{Channel, KeySource};
-use crate::output::Output;
 use cloud::testing::InMemoryAws;
+use run::output::Output;
 
 /// When every story begins.
 const BEGIN: &str = "2026-11-21T08:00:00Z";

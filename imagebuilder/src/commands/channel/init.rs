@@ -12,9 +12,9 @@ use crate::channel::root::Made;
 use crate::channel::session::{Access, ChannelSession};
 use crate::config::{KeySource, Keys};
 use crate::context::Context;
-use crate::document::Document;
-use crate::exit::Exit;
-use crate::ledger::ChannelVersions;
+use run::document::Document;
+use run::exit::Exit;
+use run::ledger::ChannelVersions;
 
 /// Arguments of `channel init`.
 #[derive(Debug, Args)]
@@ -85,11 +85,11 @@ impl Init {
         match &made {
             Made::Nothing(verified) => {
                 answer.changed = false;
-                answer.versions = Some(ChannelVersions::of(verified));
+                answer.versions = Some(verified.versions().into());
                 step.done("nothing to do: it exists");
             }
             Made::Published(verified) => {
-                answer.versions = Some(ChannelVersions::of(verified));
+                answer.versions = Some(verified.versions().into());
                 step.done(format!("its root of trust is {}", known.display()));
                 output.info(format!(
                     "keep {} in version control: images are baked with it",

@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 
 pub(super) use self::show::current_view;
 use crate::context::Context;
-use crate::exit::Exit;
+use run::exit::Exit;
 
 /// Arguments of `channel`.
 #[derive(Debug, Args)]

@@ -10,9 +10,9 @@ use super::rollout::{DEFAULT_WAVES, shape, start};
 use crate::channel::releases;
 use crate::channel::session::{Access, ChannelSession, Outcome};
 use crate::context::Context;
-use crate::document::Document;
-use crate::exit::Exit;
 use cloud::ids::ChannelName;
+use run::document::Document;
+use run::exit::Exit;
 
 /// Arguments of `channel promote`.
 #[derive(Debug, Args)]

@@ -18,9 +18,9 @@ use crate::channel::releases::New;
 use crate::channel::session::{Access, ChannelSession, Outcome};
 use crate::config::{Arch, Config};
 use crate::context::Context;
-use crate::document::Document;
-use crate::exit::Exit;
 use cloud::ids::ChannelName;
+use run::document::Document;
+use run::exit::Exit;
 
 /// A binary prints its version at once or not at all.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(60);

@@ -9,9 +9,9 @@ use tough::schema::RoleType;
 use crate::channel::session::{Access, ChannelSession};
 use crate::channel::verify::Verified;
 use crate::context::Context;
-use crate::document::Document;
-use crate::exit::Exit;
-use crate::ledger::ChannelVersions;
+use run::document::Document;
+use run::exit::Exit;
+use run::ledger::ChannelVersions;
 
 /// Arguments of `channel refresh`.
 #[derive(Debug, Args)]
@@ -55,7 +55,7 @@ impl Refresh {
                 next_expiry: next,
                 role: role.to_string(),
                 changed: true,
-                versions: ChannelVersions::of(&is),
+                versions: is.versions().into(),
             })?;
         } else {
             output.data(next.to_string())?;

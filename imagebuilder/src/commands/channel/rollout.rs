@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::channel::waves::Shape;
 use crate::config::Channel;
-use crate::exit::{Exit, Failure};
+use run::exit::{Exit, Failure};
 
 /// When a rollout begins: as asked, else now; to the second, as everything in the channel.
 pub(super) fn start(asked: Option<Timestamp>, now: Timestamp) -> Timestamp {

@@ -15,10 +15,10 @@ use crate::channel::session::{self, Access, ChannelSession};
 use crate::channel::show;
 use crate::config::KeySource;
 use crate::context::Context;
-use crate::document::Document;
-use crate::exit::Exit;
-use crate::ledger::ChannelVersions;
-use crate::output::Output;
+use run::document::Document;
+use run::exit::Exit;
+use run::ledger::ChannelVersions;
+use run::output::Output;
 
 /// Arguments of `channel rotate-root`.
 ///
@@ -93,7 +93,7 @@ impl RotateRoot {
                     published: true,
                     draft: None,
                     signatures: verified.roots.current.signatures.len(),
-                    versions: Some(ChannelVersions::of(&verified)),
+                    versions: Some(verified.versions().into()),
                 }
             }
             Made::Published(verified) => {
@@ -112,7 +112,7 @@ impl RotateRoot {
                     published: true,
                     draft: None,
                     signatures: verified.roots.current.signatures.len(),
-                    versions: Some(ChannelVersions::of(&verified)),
+                    versions: Some(verified.versions().into()),
                 }
             }
             Made::Draft {

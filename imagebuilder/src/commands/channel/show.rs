@@ -7,7 +7,7 @@ use crate::channel::show::{View, view};
 use crate::channel::verify::Verified;
 use crate::config::Config;
 use crate::context::Context;
-use crate::exit::Exit;
+use run::exit::Exit;
 
 /// Arguments of `channel show`.
 #[derive(Debug, Args)]

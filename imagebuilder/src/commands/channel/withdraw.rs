@@ -10,8 +10,8 @@ use super::rollout::start;
 use crate::channel::releases;
 use crate::channel::session::{Access, ChannelSession, Outcome};
 use crate::context::Context;
-use crate::document::Document;
-use crate::exit::Exit;
+use run::document::Document;
+use run::exit::Exit;
 
 /// Arguments of `channel withdraw`.
 #[derive(Debug, Args)]

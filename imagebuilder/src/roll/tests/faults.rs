@@ -287,7 +287,7 @@ async fn ctrl_c_works_while_a_call_hangs() {
 /// Row R12: the permissions of a roll are checked before its first change, and each denial is refused or named.
 #[tokio::test]
 async fn every_denied_action_is_found_before_the_first_change() {
-    use crate::permissions::{Asked, Need, Verb, needed};
+    use run::permissions::{Asked, Need, Verb, needed};
     let conditions = [Need::Targets, Need::Profile, Need::Version];
     for silent in [false, true] {
         for action in needed(&[Verb::Roll], &conditions) {
@@ -326,7 +326,7 @@ async fn every_denied_action_is_found_before_the_first_change() {
 /// Row R12: verbs for an active refresh, and rollbacks, warn by name before their first change and are never refused.
 #[tokio::test]
 async fn verbs_that_continue_name_what_is_denied() {
-    use crate::permissions::{Asked, Denial, Need, Resource, Verb, needed};
+    use run::permissions::{Asked, Denial, Need, Resource, Verb, needed};
     let conditions = [Need::Targets, Need::Profile];
     for verb in [
         Verb::Watch,

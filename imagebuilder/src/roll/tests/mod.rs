@@ -20,13 +20,13 @@ use super::RollContext;
 use super::plan::Consent;
 use super::smoke::{Occasion, Smoke};
 use super::verbs::{self, Busy, Extent, Request};
-use crate::cancel::Cancel;
 use crate::config::{Settings, SmokeTest};
-use crate::exit::Exit;
-use crate::output::Output;
 use cloud::ids::ImageName;
 use cloud::testing::{AwsState, Fault, InMemoryAws, Nth, denied, failure, throttled};
 use cloud::{IRREVERSIBLE, REFRESH_IN_PROGRESS, RefreshStatus, SavedVersion};
+use run::cancel::Cancel;
+use run::exit::Exit;
+use run::output::Output;
 
 /// Every call that a roll may make.
 const CALLS: [&str; 23] = [
@@ -140,7 +140,7 @@ impl Fixture {
                 text: String::new(),
             },
             Err(error) => {
-                let hint = crate::exit::hint(&error)
+                let hint = run::exit::hint(&error)
                     .map(|hint| format!("\nhint: {}", hint.replace('\n', "\nhint: ")));
                 Ended {
                     code: Exit::of(&error).code(),
@@ -220,11 +220,11 @@ fn normal(text: &str) -> String {
 }
 
 fn outcome(runs: &Path) -> Vec<Option<String>> {
-    crate::ledger::Ledger::all(runs)
+    run::ledger::Ledger::all(runs)
         .unwrap()
         .into_iter()
         .map(|found| match found {
-            crate::ledger::Found::Dead(ledger) => ledger.journal().outcome.clone(),
+            run::ledger::Found::Dead(ledger) => ledger.journal().outcome.clone(),
             found => panic!("{found:?}"),
         })
         .collect()

@@ -2,9 +2,6 @@
 
 use anyhow::Result;
 
-use crate::exit::{Exit, Failure};
-use crate::ledger::Ledger;
-use crate::pointers::{self, Moved};
 use crate::roll::blame::{Lost, Reason};
 use crate::roll::drive::{self, Finish};
 use crate::roll::plan::{Consent, Decision, Direction, plan as decide};
@@ -12,6 +9,9 @@ use crate::roll::run::RefreshRun;
 use crate::roll::start::{self, refused};
 use crate::roll::watch::{self, Cause, Ending};
 use crate::roll::{RollContext, observe, show, versions};
+use run::exit::{Exit, Failure};
+use run::ledger::Ledger;
+use run::pointers::{self, Moved};
 
 /// Drives a refresh and reports how it ended.
 pub(super) async fn drive_and_conclude(

@@ -5,15 +5,15 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::conclude::drive_and_conclude;
-use crate::exit::Exit;
-use crate::ledger::RollRecord;
-use crate::permissions::Verb;
 use crate::roll::journals;
 use crate::roll::plan::Direction;
 use crate::roll::run::RefreshRun;
 use crate::roll::view::Launches;
 use crate::roll::{RollContext, observe, preflight};
 use cloud::ids::ImageId;
+use run::exit::Exit;
+use run::ledger::RollRecord;
+use run::permissions::Verb;
 
 /// Watches the active refresh, or reports how the last one ended.
 pub(crate) async fn watch(context: &RollContext<'_>, runs: &Path) -> Result<Exit> {

@@ -9,10 +9,6 @@ use contract::names::Pointer;
 
 use super::conclude::{conclude, drive_and_conclude};
 use super::request::{Busy, Extent, Request};
-use crate::exit::{Exit, Failure};
-use crate::ledger::Ledger;
-use crate::permissions::Verb;
-use crate::pointers;
 use crate::roll::limits::limits;
 use crate::roll::plan::{
     Decision, Direction, Goal, Plan, Refusal, RefusalKind, Target, plan as decide, preferences,
@@ -23,6 +19,10 @@ use crate::roll::start::{self, refused};
 use crate::roll::view::FleetView;
 use crate::roll::{RollContext, drive, observe, preflight, show};
 use cloud::ids::{ImageId, RunId};
+use run::exit::{Exit, Failure};
+use run::ledger::Ledger;
+use run::permissions::Verb;
+use run::pointers;
 
 /// Rolls the fleet onto an image.
 pub(crate) async fn roll(
@@ -243,7 +243,7 @@ fn adoptable(context: &RollContext<'_>, view: &FleetView, image: &ImageId) -> Op
 fn run_id() -> Result<RunId> {
     let mut bytes = [0_u8; 4];
     getrandom::fill(&mut bytes).context("draw randomness for the run's id")?;
-    Ok(crate::image::run_id(
+    Ok(run::id::run_id(
         "roll",
         jiff::Timestamp::now(),
         u32::from_ne_bytes(bytes),

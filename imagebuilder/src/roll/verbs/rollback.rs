@@ -8,9 +8,6 @@ use contract::names::Pointer;
 use super::conclude::{Rollback, conclude, end, still_running, verify_rollback};
 use super::request::{Extent, Request};
 use super::roll::{nothing_to_do, plan_and_start};
-use crate::advice::quoted;
-use crate::exit::Exit;
-use crate::permissions::Verb;
 use crate::roll::before::{self, Pointed, RollbackTarget};
 use crate::roll::drive::{self, Finish};
 use crate::roll::journals;
@@ -20,6 +17,9 @@ use crate::roll::view::{FleetView, Launches, Refresh, RefreshStatus};
 use crate::roll::watch::Ending;
 use crate::roll::{RollContext, observe, preflight};
 use cloud::{IRREVERSIBLE, Kind, NO_ACTIVE_REFRESH};
+use run::advice::quoted;
+use run::exit::Exit;
+use run::permissions::Verb;
 
 /// How often a rollback starts over because a refresh ended before the call.
 const ROLLBACK_ATTEMPTS: u32 = 3;

@@ -25,7 +25,7 @@ const FRAMES: [&str; 4] = ["-", "\\", "|", "/"];
 
 /// Where a command prints. Cheap to clone; all clones share the streams.
 #[derive(Clone, Debug)]
-pub(crate) struct Output {
+pub struct Output {
     json: bool,
     shared: Arc<Mutex<Shared>>,
 }
@@ -42,7 +42,7 @@ struct Shared {
 enum Messages {
     Terminal,
     Plain,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     Captured(Vec<String>),
 }
 
@@ -57,7 +57,7 @@ struct Spinner {
 
 /// One line of an events file.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Event<'a> {
+pub struct Event<'a> {
     /// When.
     at: jiff::Timestamp,
     /// The step's stable id; empty for a warning.
@@ -97,7 +97,7 @@ impl Document for Event<'_> {
 
 impl Output {
     /// Prints on the process's own streams.
-    pub(crate) fn new(json: bool, events: Option<&Path>) -> anyhow::Result<Self> {
+    pub fn new(json: bool, events: Option<&Path>) -> anyhow::Result<Self> {
         let messages = if std::io::stderr().is_terminal() && std::env::var_os("CI").is_none() {
             Messages::Terminal
         } else {
@@ -118,8 +118,8 @@ impl Output {
     }
 
     /// Captures the messages for a test to read.
-    #[cfg(test)]
-    pub(crate) fn captured() -> Self {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn captured() -> Self {
         Self {
             json: false,
             shared: Arc::new(Mutex::new(Shared {
@@ -131,8 +131,8 @@ impl Output {
     }
 
     /// The messages so far.
-    #[cfg(test)]
-    pub(crate) fn messages(&self) -> Vec<String> {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn messages(&self) -> Vec<String> {
         match &self.lock().messages {
             Messages::Captured(lines) => lines.clone(),
             _ => Vec::new(),
@@ -140,7 +140,7 @@ impl Output {
     }
 
     /// Appends events to one more file.
-    pub(crate) fn also_to(&self, path: &Path) -> anyhow::Result<()> {
+    pub fn also_to(&self, path: &Path) -> anyhow::Result<()> {
         let file = File::options()
             .create(true)
             .append(true)
@@ -155,12 +155,12 @@ impl Output {
     }
 
     /// Whether data is wanted as JSON.
-    pub(crate) fn wants_json(&self) -> bool {
+    pub fn wants_json(&self) -> bool {
         self.json
     }
 
     /// Data: one line on stdout.
-    pub(crate) fn data(&self, line: impl AsRef<str>) -> anyhow::Result<()> {
+    pub fn data(&self, line: impl AsRef<str>) -> anyhow::Result<()> {
         let mut shared = self.lock();
         shared.clear_spinner();
         let mut stdout = std::io::stdout().lock();
@@ -172,12 +172,12 @@ impl Output {
     }
 
     /// Data: a document as pretty JSON on stdout.
-    pub(crate) fn json<T: Document>(&self, document: &T) -> anyhow::Result<()> {
+    pub fn json<T: Document>(&self, document: &T) -> anyhow::Result<()> {
         self.pretty(&document.numbered(), T::NAME)
     }
 
     /// Data: documents as one array of pretty JSON on stdout.
-    pub(crate) fn json_list<T: Document>(&self, documents: &[T]) -> anyhow::Result<()> {
+    pub fn json_list<T: Document>(&self, documents: &[T]) -> anyhow::Result<()> {
         let documents: Vec<_> = documents.iter().map(Document::numbered).collect();
         self.pretty(&documents, T::NAME)
     }
@@ -188,20 +188,20 @@ impl Output {
     }
 
     /// A progress message.
-    pub(crate) fn info(&self, text: impl AsRef<str>) {
+    pub fn info(&self, text: impl AsRef<str>) {
         let mut shared = self.lock();
         shared.print(text.as_ref());
     }
 
     /// Something the operator should know although the command continues.
-    pub(crate) fn warn(&self, text: impl AsRef<str>) {
+    pub fn warn(&self, text: impl AsRef<str>) {
         let mut shared = self.lock();
         shared.print(&format!("warning: {}", text.as_ref()));
         shared.event("", EventKind::Warning, text.as_ref(), None);
     }
 
     /// Begins a step. `id` is stable: scripts that read events rely on it.
-    pub(crate) fn step(&self, id: &'static str, text: impl Into<String>) -> Step {
+    pub fn step(&self, id: &'static str, text: impl Into<String>) -> Step {
         let text = text.into();
         let since = Instant::now();
         let mut shared = self.lock();
@@ -253,7 +253,7 @@ impl Shared {
                 // A closed stderr is no reason to stop working.
                 let _ = writeln!(std::io::stderr().lock(), "{}", plain(line));
             }
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testing"))]
             Messages::Captured(lines) => lines.push(plain(line)),
         }
     }
@@ -304,7 +304,7 @@ impl Shared {
 
 /// A step under way. Dropping it reports that it failed; `main` prints the error itself.
 #[derive(Debug)]
-pub(crate) struct Step {
+pub struct Step {
     output: Output,
     id: &'static str,
     text: String,
@@ -316,7 +316,7 @@ pub(crate) struct Step {
 
 impl Step {
     /// Reports what is being waited for. In a pipe, the same text is printed once.
-    pub(crate) fn waiting(&mut self, what: impl Into<String>) {
+    pub fn waiting(&mut self, what: impl Into<String>) {
         let what = what.into();
         if what == self.waiting_for {
             return;
@@ -331,19 +331,19 @@ impl Step {
     }
 
     /// A message that belongs to this step.
-    pub(crate) fn info(&self, text: impl AsRef<str>) {
+    pub fn info(&self, text: impl AsRef<str>) {
         let mut shared = self.output.lock();
         shared.event(self.id, EventKind::Message, text.as_ref(), None);
         shared.print(&format!("  {}", text.as_ref()));
     }
 
     /// Ends the step as succeeded.
-    pub(crate) fn done(mut self, outcome: impl AsRef<str>) {
+    pub fn done(mut self, outcome: impl AsRef<str>) {
         self.end(EventKind::Done, outcome.as_ref());
     }
 
     /// Ends the step as failed; `main` prints the error itself.
-    pub(crate) fn failed(mut self, reason: impl AsRef<str>) {
+    pub fn failed(mut self, reason: impl AsRef<str>) {
         self.end(EventKind::Failed, reason.as_ref());
     }
 
@@ -383,7 +383,7 @@ impl Drop for Step {
 }
 
 /// Sends the SDK's own log to stderr when `IMAGEBUILDER_LOG` asks for it (for example `debug`); silent otherwise.
-pub(crate) fn log() {
+pub fn log() {
     let wanted = tracing_subscriber::EnvFilter::try_from_env("IMAGEBUILDER_LOG");
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -394,7 +394,7 @@ pub(crate) fn log() {
 /// Prints an error's chain once, its hint below, and gives the exit code.
 ///
 /// Commands in the hint are completed for this configuration.
-pub(crate) fn report(error: &anyhow::Error, exit: &Exit, config: &Path) -> ExitCode {
+pub fn report(error: &anyhow::Error, exit: &Exit, config: &Path) -> ExitCode {
     let mut report = exit::report(error);
     for hint in &mut report.hints {
         *hint = advice::here(hint, config).into_owned();
@@ -436,7 +436,7 @@ fn fitted(texts: &[String; 2], clock: &str, columns: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::tests::assert_described;
+    use crate::testing::assert_described;
 
     #[test]
     fn messages_cannot_control_the_terminal() {

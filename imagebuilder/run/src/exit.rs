@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-pub(crate) use support::Failure;
+pub use support::Failure;
 use support::Report;
 
 use cloud::{CloudError, ConnectError};
@@ -12,7 +12,7 @@ use cloud::{CloudError, ConnectError};
 /// How a command ended, as the number its process exits with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Exit {
+pub enum Exit {
     /// Done, or there was nothing to do.
     Done = 0,
     /// Anything else.
@@ -45,7 +45,7 @@ pub(crate) enum Exit {
 
 impl Exit {
     /// Every code with the sentence `--help` shows, in numeric order.
-    pub(crate) const ALL: [(Self, &'static str); 14] = [
+    pub const ALL: [(Self, &'static str); 14] = [
         (Self::Done, "done, or nothing to do"),
         (Self::Unexpected, "unexpected error"),
         (Self::Usage, "wrong usage or configuration"),
@@ -72,12 +72,12 @@ impl Exit {
     ];
 
     /// The process exit code.
-    pub(crate) fn code(self) -> u8 {
+    pub fn code(self) -> u8 {
         self as u8
     }
 
     /// The code an error asks for: that of the outermost [`Failure`] in its chain.
-    pub(crate) fn of(error: &anyhow::Error) -> Self {
+    pub fn of(error: &anyhow::Error) -> Self {
         let code = support::failure::exit_code(error);
         let mut known = Self::ALL.iter().map(|(exit, _)| *exit);
         known
@@ -86,7 +86,7 @@ impl Exit {
     }
 
     /// An error that ends the command with this code.
-    pub(crate) fn error(self, message: impl Into<String>) -> Failure {
+    pub fn error(self, message: impl Into<String>) -> Failure {
         Failure::new(message).exit(self.code())
     }
 }
@@ -111,13 +111,13 @@ pub(crate) fn report(error: &anyhow::Error) -> Report {
 }
 
 /// The hints that are printed with an error, a line each; `None` without one.
-pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
+pub fn hint(error: &anyhow::Error) -> Option<String> {
     let hints = report(error).hints;
     (!hints.is_empty()).then(|| hints.join("\n"))
 }
 
 /// Without a connection nothing was created: refused.
-pub(crate) fn not_connected(error: ConnectError) -> Failure {
+pub fn not_connected(error: ConnectError) -> Failure {
     let failure = Exit::Refused.error(error.message).hint(error.hint);
     match error.cause {
         Some(cause) => failure.because(cause),

@@ -18,9 +18,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use self::earlier::Earlier;
-pub(crate) use self::records::{
-    BakeRecord, ChannelVersions, Direction, Former, RollRecord, Target,
-};
+pub use self::records::{BakeRecord, ChannelVersions, Direction, Former, RollRecord, Target};
 use crate::exit::Exit;
 use crate::lock::Lock;
 use cloud::ids::RunId;
@@ -41,7 +39,7 @@ const PACKER_LOCK: &str = "packer.lock";
 /// The kind of an entry's resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Kind {
+pub enum Kind {
     /// An instance; its registry record is removed with it.
     Instance,
     /// An image; its snapshots are removed with it.
@@ -78,7 +76,7 @@ impl std::fmt::Display for Kind {
 /// The state of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum State {
+pub enum State {
     /// About to be created; it may or may not exist.
     Intended,
     /// Created.
@@ -92,65 +90,65 @@ pub(crate) enum State {
 
 /// One resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Thing {
+pub struct Thing {
     /// What it is.
-    pub(crate) kind: Kind,
+    pub kind: Kind,
     /// The name it was to be created with; empty where the service gives ids only.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) name: String,
+    pub name: String,
     /// Its id, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) id: Option<Owned<String>>,
+    pub id: Option<Owned<String>>,
     /// Its state.
-    pub(crate) state: State,
+    pub state: State,
 }
 
 impl Thing {
     /// Its label in messages: its id, or else its name.
-    pub(crate) fn label(&self) -> &str {
+    pub fn label(&self) -> &str {
         self.id.as_ref().map_or(&*self.name, |id| id.id())
     }
 }
 
 /// One step of the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StepEntry {
+pub struct StepEntry {
     /// The step's stable id.
-    pub(crate) step: String,
+    pub step: String,
     /// When it began.
-    pub(crate) began: jiff::Timestamp,
+    pub began: jiff::Timestamp,
 }
 
 /// The content of `ledger.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Journal {
+pub struct Journal {
     schema: u32,
     /// The run; also the value of the run tag.
-    pub(crate) run: RunId,
+    pub run: RunId,
     /// The command.
-    pub(crate) verb: String,
+    pub verb: String,
     /// The image's configured name.
-    pub(crate) image: String,
+    pub image: String,
     /// The region.
-    pub(crate) region: String,
+    pub region: String,
     /// When it began.
-    pub(crate) began: jiff::Timestamp,
+    pub began: jiff::Timestamp,
     /// How it ended; none while it runs, or when it was killed.
-    pub(crate) outcome: Option<String>,
+    pub outcome: Option<String>,
     /// The steps begun.
-    pub(crate) steps: Vec<StepEntry>,
+    pub steps: Vec<StepEntry>,
     /// The resources.
-    pub(crate) things: Vec<Thing>,
+    pub things: Vec<Thing>,
     /// Launch-template versions that this run made and that no run has deleted: they stay with the template, and a later roll
     /// deletes those that nothing uses any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) template_versions: Vec<Owned<TemplateRef>>,
+    pub template_versions: Vec<Owned<TemplateRef>>,
     /// What a roll records for the commands that resume or reverse it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) roll: Option<RollRecord>,
+    pub roll: Option<RollRecord>,
     /// What a bake records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) bake: Option<BakeRecord>,
+    pub bake: Option<BakeRecord>,
 }
 
 /// The part of a journal that every schema has.
@@ -161,7 +159,7 @@ struct Form {
 
 /// The journal of a run that this process owns: while it is open, no other process changes the run.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub struct Ledger {
     folder: PathBuf,
     journal: Journal,
     /// Whether a failed write is ignored, and the change kept in memory only.
@@ -171,7 +169,7 @@ pub(crate) struct Ledger {
 
 /// A lock on baking one image in one folder; released when dropped, or when the process ends.
 #[derive(Debug)]
-pub(crate) struct ImageLock {
+pub struct ImageLock {
     _lock: Lock,
 }
 
@@ -179,7 +177,7 @@ impl ImageLock {
     /// Locks the image for a run that is about to begin.
     ///
     /// The lock file names its holder; that line remains when the lock is released, and then means nothing.
-    pub(crate) fn take(runs: &Path, image: &str, run: &RunId) -> anyhow::Result<Self> {
+    pub fn take(runs: &Path, image: &str, run: &RunId) -> anyhow::Result<Self> {
         std::fs::create_dir_all(runs)
             .with_context(|| format!("create the folder of runs {}", runs.display()))?;
         let path = runs.with_file_name(format!("{image}.lock"));
@@ -211,7 +209,7 @@ impl ImageLock {
 
 /// A run folder as `reap` and `status` find it.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub enum Found {
     /// Its process is running.
     Alive(RunId),
     /// Its process has ended; the journal is ours now.
@@ -222,11 +220,11 @@ pub(crate) enum Found {
 
 /// A dead run whose journal cannot be read: damaged, or of a later release.
 #[derive(Debug)]
-pub(crate) struct Unreadable {
+pub struct Unreadable {
     /// The run, after its folder's name.
-    pub(crate) run: RunId,
+    pub run: RunId,
     /// What is wrong with the file, and where it is.
-    pub(crate) why: String,
+    pub why: String,
     folder: PathBuf,
     lock: Lock,
 }
@@ -236,12 +234,7 @@ impl Unreadable {
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub(crate) fn begin_anew(
-        self,
-        verb: &str,
-        image: &str,
-        region: &str,
-    ) -> anyhow::Result<Ledger> {
+    pub fn begin_anew(self, verb: &str, image: &str, region: &str) -> anyhow::Result<Ledger> {
         let path = self.folder.join(JOURNAL);
         std::fs::rename(&path, path.with_extension("json.unreadable"))
             .with_context(|| format!("put {} aside", path.display()))?;
@@ -277,7 +270,7 @@ impl Journal {
 
 impl Ledger {
     /// Begins a run in a folder of its own below `runs`.
-    pub(crate) fn begin(
+    pub fn begin(
         runs: &Path,
         run: RunId,
         verb: &str,
@@ -302,7 +295,7 @@ impl Ledger {
 
     /// Opens one run; `None` when the folder contains no journal (killed before the first write: nothing was created), or is
     /// no run's.
-    pub(crate) fn find(folder: &Path) -> anyhow::Result<Option<Found>> {
+    pub fn find(folder: &Path) -> anyhow::Result<Option<Found>> {
         let path = folder.join(JOURNAL);
         let name = folder.file_name().and_then(|name| name.to_str());
         let Some(run) = name.and_then(|name| RunId::parse(name).ok()) else {
@@ -335,7 +328,7 @@ impl Ledger {
     }
 
     /// All runs below `runs`, oldest first.
-    pub(crate) fn all(runs: &Path) -> anyhow::Result<Vec<Found>> {
+    pub fn all(runs: &Path) -> anyhow::Result<Vec<Found>> {
         let mut folders: Vec<PathBuf> = match std::fs::read_dir(runs) {
             Ok(entries) => entries
                 .filter_map(|entry| Some(entry.ok()?.path()))
@@ -352,22 +345,22 @@ impl Ledger {
     }
 
     /// The run's folder.
-    pub(crate) fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// The run.
-    pub(crate) fn run(&self) -> &RunId {
+    pub fn run(&self) -> &RunId {
         &self.journal.run
     }
 
     /// Everything recorded.
-    pub(crate) fn journal(&self) -> &Journal {
+    pub fn journal(&self) -> &Journal {
         &self.journal
     }
 
     /// Records that a step begins.
-    pub(crate) fn step(&mut self, step: &str) -> anyhow::Result<()> {
+    pub fn step(&mut self, step: &str) -> anyhow::Result<()> {
         self.journal.steps.push(StepEntry {
             step: step.to_owned(),
             began: jiff::Timestamp::now(),
@@ -376,7 +369,7 @@ impl Ledger {
     }
 
     /// Records that something is about to be created. To be called before the call that creates it.
-    pub(crate) fn intend(&mut self, kind: Kind, name: &str) -> anyhow::Result<()> {
+    pub fn intend(&mut self, kind: Kind, name: &str) -> anyhow::Result<()> {
         let known =
             self.journal.things.iter().any(|thing| {
                 thing.kind == kind && thing.name == name && thing.state != State::Removed
@@ -394,7 +387,7 @@ impl Ledger {
     }
 
     /// Records that something exists, fulfilling the intent of the same kind and name if there is one.
-    pub(crate) fn exists<T: std::fmt::Display>(
+    pub fn exists<T: std::fmt::Display>(
         &mut self,
         kind: Kind,
         name: &str,
@@ -427,7 +420,7 @@ impl Ledger {
     }
 
     /// Records a new state of something, by its id or name.
-    pub(crate) fn mark(&mut self, kind: Kind, label: &str, state: State) -> anyhow::Result<()> {
+    pub fn mark(&mut self, kind: Kind, label: &str, state: State) -> anyhow::Result<()> {
         for thing in &mut self.journal.things {
             if thing.kind == kind && (thing.label() == label || thing.name == label) {
                 thing.state = state;
@@ -437,7 +430,7 @@ impl Ledger {
     }
 
     /// The ids of all resources of a kind that this run ever had, in any state.
-    pub(crate) fn ever(&self, kind: Kind) -> impl Iterator<Item = &Owned<String>> {
+    pub fn ever(&self, kind: Kind) -> impl Iterator<Item = &Owned<String>> {
         let things = self.journal.things.iter();
         things
             .filter(move |thing| thing.kind == kind)
@@ -445,7 +438,7 @@ impl Ledger {
     }
 
     /// Records a launch-template version that this run made.
-    pub(crate) fn made_version(&mut self, version: Owned<TemplateRef>) -> anyhow::Result<()> {
+    pub fn made_version(&mut self, version: Owned<TemplateRef>) -> anyhow::Result<()> {
         if !self.journal.template_versions.contains(&version) {
             self.journal.template_versions.push(version);
         }
@@ -453,7 +446,7 @@ impl Ledger {
     }
 
     /// Records that a launch-template version is deleted.
-    pub(crate) fn version_deleted(&mut self, version: &Owned<TemplateRef>) -> anyhow::Result<()> {
+    pub fn version_deleted(&mut self, version: &Owned<TemplateRef>) -> anyhow::Result<()> {
         self.journal
             .template_versions
             .retain(|made| made != version);
@@ -461,16 +454,13 @@ impl Ledger {
     }
 
     /// Records a roll, in place of an earlier one of this run: a rollback after a failed smoke test is of the same run.
-    pub(crate) fn begin_roll(&mut self, record: RollRecord) -> anyhow::Result<()> {
+    pub fn begin_roll(&mut self, record: RollRecord) -> anyhow::Result<()> {
         self.journal.roll = Some(record);
         self.write()
     }
 
     /// Changes the record of the roll, if there is one.
-    pub(crate) fn update_roll(
-        &mut self,
-        change: impl FnOnce(&mut RollRecord),
-    ) -> anyhow::Result<()> {
+    pub fn update_roll(&mut self, change: impl FnOnce(&mut RollRecord)) -> anyhow::Result<()> {
         if let Some(roll) = &mut self.journal.roll {
             change(roll);
         }
@@ -478,16 +468,13 @@ impl Ledger {
     }
 
     /// Records a bake.
-    pub(crate) fn begin_bake(&mut self, record: BakeRecord) -> anyhow::Result<()> {
+    pub fn begin_bake(&mut self, record: BakeRecord) -> anyhow::Result<()> {
         self.journal.bake = Some(record);
         self.write()
     }
 
     /// Changes the record of the bake, if there is one.
-    pub(crate) fn update_bake(
-        &mut self,
-        change: impl FnOnce(&mut BakeRecord),
-    ) -> anyhow::Result<()> {
+    pub fn update_bake(&mut self, change: impl FnOnce(&mut BakeRecord)) -> anyhow::Result<()> {
         if let Some(bake) = &mut self.journal.bake {
             change(bake);
         }
@@ -496,14 +483,14 @@ impl Ledger {
 
     /// A lock for Packer to inherit as its standard input: it is held while Packer or a plugin of it runs. No [`Lock`]:
     /// when this process releases it, Packer still holds it.
-    pub(crate) fn packer_lock(&self) -> anyhow::Result<File> {
+    pub fn packer_lock(&self) -> anyhow::Result<File> {
         let lock = File::create(self.folder.join(PACKER_LOCK)).context("create Packer's lock")?;
         lock.try_lock().context("lock the run for Packer")?;
         Ok(lock)
     }
 
     /// Whether a Packer of this run is still running.
-    pub(crate) fn packer_lives(&self) -> anyhow::Result<bool> {
+    pub fn packer_lives(&self) -> anyhow::Result<bool> {
         let lock = match File::open(self.folder.join(PACKER_LOCK)) {
             Ok(lock) => lock,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
@@ -513,7 +500,7 @@ impl Ledger {
     }
 
     /// What may exist and was neither removed nor kept, newest first: the order to undo it in.
-    pub(crate) fn open_things(&self) -> Vec<Thing> {
+    pub fn open_things(&self) -> Vec<Thing> {
         self.journal
             .things
             .iter()
@@ -525,12 +512,12 @@ impl Ledger {
 
     /// From now on nothing is created, only removed: a ledger that cannot be written (full disk) must not prevent
     /// removals. Removing something twice does no harm, and what is missing in the ledger is found by its tag.
-    pub(crate) fn undoing(&mut self) {
+    pub fn undoing(&mut self) {
         self.undoing = true;
     }
 
     /// Records how the run ended.
-    pub(crate) fn end(&mut self, outcome: &str) -> anyhow::Result<()> {
+    pub fn end(&mut self, outcome: &str) -> anyhow::Result<()> {
         self.journal.outcome = Some(outcome.to_owned());
         self.write()
     }

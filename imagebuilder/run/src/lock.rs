@@ -8,14 +8,14 @@ use std::fs::{File, TryLockError};
 
 /// A locked file; unlocked when dropped, or when the process ends.
 #[derive(Debug)]
-pub(crate) struct Lock(File);
+pub struct Lock(File);
 
 impl Lock {
     /// Locks the file for this holder alone; `None` when another has it.
     ///
     /// # Errors
     /// When it cannot be locked at all.
-    pub(crate) fn of(file: File) -> std::io::Result<Option<Self>> {
+    pub fn of(file: File) -> std::io::Result<Option<Self>> {
         match file.try_lock() {
             Ok(()) => Ok(Some(Self(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -24,7 +24,7 @@ impl Lock {
     }
 
     /// The file.
-    pub(crate) fn file(&self) -> &File {
+    pub fn file(&self) -> &File {
         &self.0
     }
 }

@@ -24,11 +24,7 @@ const READS: u32 = 480;
 ///
 /// # Errors
 /// When it cannot be read.
-pub(crate) async fn read(
-    cloud: &Cloud,
-    image: &ImageName,
-    pointer: Pointer,
-) -> Answer<Option<ImageId>> {
+pub async fn read(cloud: &Cloud, image: &ImageName, pointer: Pointer) -> Answer<Option<ImageId>> {
     let name = pointer.parameter(image.as_str());
     let parameter = cloud.parameters.parameter(&name).await?;
     Ok(parameter.and_then(|parameter| ImageId::parse(parameter.value).ok()))
@@ -38,12 +34,7 @@ pub(crate) async fn read(
 ///
 /// # Errors
 /// When it cannot be set, or does not read back within two minutes.
-pub(crate) async fn set(
-    cloud: &Cloud,
-    image: &ImageName,
-    pointer: Pointer,
-    to: &ImageId,
-) -> Result<()> {
+pub async fn set(cloud: &Cloud, image: &ImageName, pointer: Pointer, to: &ImageId) -> Result<()> {
     if read(cloud, image, pointer).await?.as_ref() == Some(to) {
         return Ok(());
     }
@@ -66,7 +57,7 @@ pub(crate) async fn set(
 ///
 /// # Errors
 /// When it cannot be read, set or removed.
-pub(crate) async fn restore(
+pub async fn restore(
     cloud: &Cloud,
     image: &ImageName,
     pointer: Pointer,
@@ -86,7 +77,7 @@ pub(crate) async fn restore(
 
 /// The result of moving the pointers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Moved {
+pub enum Moved {
     /// They were right already.
     Unchanged,
     /// `current` was moved; `previous` is its former value, if known.
@@ -105,7 +96,7 @@ pub(crate) enum Moved {
 ///
 /// # Errors
 /// When one cannot be read or set.
-pub(crate) async fn advance(
+pub async fn advance(
     cloud: &Cloud,
     image: &ImageName,
     verified: &ImageId,

@@ -27,27 +27,27 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Finding {
+pub struct Finding {
     /// What.
-    pub(crate) what: String,
+    pub what: String,
     /// What to do about it.
-    pub(crate) fix: String,
+    pub fix: String,
 }
 
 /// All that a preflight found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Findings {
+pub struct Findings {
     /// What is wrong.
-    pub(crate) wrong: Vec<Finding>,
+    pub wrong: Vec<Finding>,
     /// What could not be checked, by the reason.
     unchecked: BTreeMap<String, Vec<String>>,
     /// What is denied and not needed.
-    pub(crate) without: Vec<&'static str>,
+    without: Vec<&'static str>,
 }
 
 impl Findings {
     /// Adds what is wrong.
-    pub(crate) fn wrong(&mut self, what: impl Into<String>, fix: impl Into<String>) {
+    pub fn wrong(&mut self, what: impl Into<String>, fix: impl Into<String>) {
         let finding = Finding {
             what: what.into(),
             fix: fix.into(),
@@ -58,7 +58,7 @@ impl Findings {
     }
 
     /// Adds what could not be checked.
-    pub(crate) fn unchecked(&mut self, what: impl Into<String>, why: impl Into<String>) {
+    pub fn unchecked(&mut self, what: impl Into<String>, why: impl Into<String>) {
         let (what, all) = (what.into(), self.unchecked.entry(why.into()).or_default());
         if !all.contains(&what) {
             all.push(what);
@@ -66,7 +66,7 @@ impl Findings {
     }
 
     /// Adds what is allowed, denied and unknown.
-    pub(crate) fn permissions(&mut self, answers: Vec<(&'static Action, Verdict)>, caller: &str) {
+    pub fn permissions(&mut self, answers: Vec<(&'static Action, Verdict)>, caller: &str) {
         let mut denied = Vec::new();
         for (action, verdict) in answers {
             match verdict {
@@ -86,7 +86,7 @@ impl Findings {
     }
 
     /// Adds the findings of another check.
-    pub(crate) fn merge(&mut self, other: Self) {
+    pub fn merge(&mut self, other: Self) {
         for one in other.wrong {
             self.wrong(one.what, one.fix);
         }
@@ -99,7 +99,7 @@ impl Findings {
     }
 
     /// What could not be checked, in one line; `None` when everything was.
-    pub(crate) fn not_checked(&self) -> Option<String> {
+    pub fn not_checked(&self) -> Option<String> {
         let groups = self.unchecked.iter().map(|(why, what)| {
             let what = what.join(", ");
             format!("{what} ({why})")
@@ -109,13 +109,13 @@ impl Findings {
     }
 
     /// What is denied and not needed, in one line.
-    pub(crate) fn does_without(&self) -> Option<String> {
+    pub fn does_without(&self) -> Option<String> {
         (!self.without.is_empty())
             .then(|| format!("denied and not required: {}", self.without.join(", ")))
     }
 
     /// Refuses what is wrong, or only prints it.
-    pub(crate) fn settle(self, denial: Denial, output: &Output) -> Result<(), Failure> {
+    pub fn settle(self, denial: Denial, output: &Output) -> Result<(), Failure> {
         match denial {
             Denial::Refuses => self.conclude(output),
             Denial::Warns => {
@@ -126,7 +126,7 @@ impl Findings {
     }
 
     /// Prints everything and refuses nothing.
-    pub(crate) fn warn(self, output: &Output) {
+    pub fn warn(self, output: &Output) {
         let wrong = self.wrong.iter().map(|one| one.what.clone());
         let others = [self.not_checked(), self.does_without()];
         for line in wrong.chain(others.into_iter().flatten()) {
@@ -135,7 +135,7 @@ impl Findings {
     }
 
     /// Prints what was not checked, and refuses what is wrong.
-    pub(crate) fn conclude(self, output: &Output) -> Result<(), Failure> {
+    pub fn conclude(self, output: &Output) -> Result<(), Failure> {
         for line in [self.not_checked(), self.does_without()]
             .into_iter()
             .flatten()
@@ -163,7 +163,7 @@ impl Findings {
 
 /// Whether the caller may do something.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// Yes.
     Allowed,
     /// No.
@@ -174,23 +174,23 @@ pub(crate) enum Verdict {
 
 /// The resources of the actions.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Subject<'a> {
+pub struct Subject<'a> {
     /// The image whose parameters are used.
-    pub(crate) image: Option<&'a ImageName>,
+    pub image: Option<&'a ImageName>,
     /// The Auto Scaling group.
-    pub(crate) group: Option<&'a GroupName>,
+    pub group: Option<&'a GroupName>,
     /// The launch template's id.
-    pub(crate) template: Option<&'a str>,
+    pub template: Option<&'a str>,
     /// The ARN of the role to pass, once it is known.
-    pub(crate) role: Option<String>,
+    pub role: Option<String>,
     /// The instance profile's name.
-    pub(crate) profile: Option<&'a str>,
+    pub profile: Option<&'a str>,
     /// The keys as they are configured.
-    pub(crate) keys: Vec<&'a str>,
+    pub keys: Vec<&'a str>,
     /// The channel's bucket, and the prefix of its objects without slashes at either end.
-    pub(crate) bucket: Option<(&'a str, &'a str)>,
+    pub bucket: Option<(&'a str, &'a str)>,
     /// Whether dry runs answered that all launches would be done; `None` where they gave no answer.
-    pub(crate) launched: Option<bool>,
+    pub launched: Option<bool>,
 }
 
 /// A principal whose policies IAM can simulate.
@@ -232,7 +232,7 @@ fn principal(arn: &str) -> Principal {
 }
 
 /// Checks all `actions`, by dry runs and simulations at the same time.
-pub(crate) async fn ask(
+pub async fn ask(
     cloud: &Cloud,
     caller: &Caller,
     actions: &[&'static Action],
@@ -448,7 +448,7 @@ fn resources(
 }
 
 /// The findings within [`PATIENCE`]; a late answer refuses nothing.
-pub(crate) async fn in_time(asking: impl Future<Output = Findings>) -> Findings {
+pub async fn in_time(asking: impl Future<Output = Findings>) -> Findings {
     if let Ok(findings) = tokio::time::timeout(PATIENCE, asking).await {
         return findings;
     }
@@ -459,7 +459,7 @@ pub(crate) async fn in_time(asking: impl Future<Output = Findings>) -> Findings 
 }
 
 /// Who is calling; where that is unknown, what is therefore not checked.
-pub(crate) async fn caller(cloud: &Cloud, findings: &mut Findings) -> Option<Caller> {
+pub async fn caller(cloud: &Cloud, findings: &mut Findings) -> Option<Caller> {
     match cloud.identity.caller().await {
         Ok(caller) => Some(caller),
         Err(error) => {
@@ -470,7 +470,7 @@ pub(crate) async fn caller(cloud: &Cloud, findings: &mut Findings) -> Option<Cal
 }
 
 /// The denied call in an error's chain, if no other cause is attached to it.
-pub(crate) fn denied(error: &anyhow::Error) -> Option<&CloudError> {
+pub fn denied(error: &anyhow::Error) -> Option<&CloudError> {
     if Exit::of(error) != Exit::Unexpected {
         return None;
     }

@@ -3,34 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use super::Document;
 use crate::bake::Baked;
 use crate::bake::reap::Reaped;
 use crate::channel::show::View;
 use crate::commands::channel::{init, promote, publish, refresh, rotate_root, withdraw};
 use crate::commands::{doctor, images, render};
-use crate::output::Event;
 use crate::roll::show::Preview;
 use crate::roll::status::Status;
-
-/// The JSON Schema of a document.
-fn schema_of<T: Document>() -> Value {
-    let settings = SchemaSettings::draft2020_12().for_serialize();
-    let schema = settings.into_generator().into_root_schema_for::<T>();
-    let mut schema = schema.to_value();
-    schema["title"] = format!("imagebuilder {}", T::NAME).into();
-    schema["properties"]["schema"] = json!({
-        "description": "The number of this shape: raised when a key is removed or changes its meaning, not when one is added.",
-        "const": T::SCHEMA,
-    });
-    let mut required = vec![json!("schema")];
-    required.extend(schema["required"].as_array().into_iter().flatten().cloned());
-    schema["required"] = required.into();
-    schema
-}
+use run::document::Document;
+use run::output::Event;
+use run::testing::{assert_described, printed, schema_of};
 
 /// Every document, by its name.
 fn all() -> BTreeMap<&'static str, Value> {
@@ -58,48 +42,6 @@ fn all() -> BTreeMap<&'static str, Value> {
 
 fn folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/schemas"))
-}
-
-/// The same schema without room for keys that it does not name.
-fn closed(mut schema: Value) -> Value {
-    // A shape that is a part of the whole would take the other parts' keys for unknown.
-    let parts = schema["anyOf"].to_string();
-    schema["unevaluatedProperties"] = false.into();
-    if let Some(definitions) = schema["$defs"].as_object_mut() {
-        for (name, definition) in definitions {
-            let part = parts.contains(&format!("\"#/$defs/{name}\""));
-            if !part && definition.get("properties").is_some() {
-                definition["unevaluatedProperties"] = false.into();
-            }
-        }
-    }
-    if schema["anyOf"].is_null() {
-        schema.as_object_mut().unwrap().remove("anyOf");
-    }
-    if schema["$defs"].is_null() {
-        schema.as_object_mut().unwrap().remove("$defs");
-    }
-    schema
-}
-
-/// A document as it is printed. Fails when its schema does not describe all of it.
-pub(crate) fn printed<T: Document>(document: &T) -> String {
-    let text = serde_json::to_string_pretty(&document.numbered()).unwrap();
-    assert_described::<T>(&serde_json::from_str(&text).unwrap());
-    text
-}
-
-/// Fails when a document's schema does not describe all of a value.
-pub(crate) fn assert_described<T: Document>(value: &Value) {
-    let validator = jsonschema::options()
-        .should_validate_formats(true)
-        .build(&closed(schema_of::<T>()))
-        .unwrap();
-    let faults: Vec<String> = validator
-        .iter_errors(value)
-        .map(|fault| format!("{}: {fault}", fault.instance_path()))
-        .collect();
-    assert!(faults.is_empty(), "{}: {faults:#?}\n{value:#}", T::NAME);
 }
 
 #[test]
@@ -135,7 +77,9 @@ fn every_document_has_a_schema_and_nothing_else_does() {
         .collect();
     assert_eq!(files, wanted);
 
-    let mut sources = vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+    let crates =
+        ["src", "run/src"].map(|sources| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(sources));
+    let mut sources = Vec::from(crates);
     let mut implemented = 0;
     while let Some(path) = sources.pop() {
         if path.is_dir() {

@@ -7,13 +7,13 @@ use tokio::sync::watch;
 
 /// Whether the operator requested a stop. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Cancel {
+pub struct Cancel {
     requested: watch::Receiver<u32>,
 }
 
 impl Cancel {
     /// Listens for Ctrl-C and SIGTERM. Must be called inside the runtime.
-    pub(crate) fn on_signals() -> anyhow::Result<Self> {
+    pub fn on_signals() -> anyhow::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let (sender, requested) = watch::channel(0);
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -32,24 +32,24 @@ impl Cancel {
     }
 
     /// A cancellation that tests trigger themselves.
-    #[cfg(test)]
-    pub(crate) fn manual() -> (watch::Sender<u32>, Self) {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn manual() -> (watch::Sender<u32>, Self) {
         let (sender, requested) = watch::channel(0);
         (sender, Self { requested })
     }
 
     /// Whether a stop was requested.
-    pub(crate) fn is_requested(&self) -> bool {
+    pub fn is_requested(&self) -> bool {
         *self.requested.borrow() > 0
     }
 
     /// Waits until a stop is requested; for ever, if none can be requested any more.
-    pub(crate) async fn requested(&self) {
+    pub async fn requested(&self) {
         self.requested_times(1).await;
     }
 
     /// Waits until a stop was requested `times` times.
-    pub(crate) async fn requested_times(&self, times: u32) {
+    pub async fn requested_times(&self, times: u32) {
         let mut requested = self.requested.clone();
         if requested.wait_for(|seen| *seen >= times).await.is_err() {
             std::future::pending::<()>().await;

@@ -11,18 +11,18 @@ use cloud::ids::{Digest, GroupName, ImageId};
 
 /// A launch-template version and the image it carries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Target {
+pub struct Target {
     /// `lt-…`.
-    pub(crate) template_id: String,
+    pub template_id: String,
     /// The version's number.
-    pub(crate) version: u64,
+    pub version: u64,
     /// The literal image in it.
-    pub(crate) image: ImageId,
+    pub image: ImageId,
 }
 
 impl Target {
     /// The template version without its image.
-    pub(crate) fn reference(&self) -> TemplateRef {
+    pub fn reference(&self) -> TemplateRef {
         TemplateRef {
             id: self.template_id.clone(),
             version: self.version,
@@ -33,7 +33,7 @@ impl Target {
 /// The direction of a roll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Direction {
+pub enum Direction {
     /// To a new release: with checkpoints, alarms and tests, and rolled back when it fails.
     Forward,
     /// A rollback: without pauses, and never itself rolled back. The image has served before, so it needs no consent.
@@ -42,47 +42,47 @@ pub(crate) enum Direction {
 
 /// A roll: for the `roll watch` or `roll rollback` that finds its run dead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RollRecord {
+pub struct RollRecord {
     /// The group that is rolled.
-    pub(crate) group: GroupName,
+    pub group: GroupName,
     /// Whether the refresh is a roll to a new release or a rollback.
-    pub(crate) direction: Direction,
+    pub direction: Direction,
     /// The version the group was saved on before the first change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) previous: Option<Target>,
+    pub previous: Option<Target>,
     /// The version it replaces the members with; none until that version exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) target: Option<Target>,
+    pub target: Option<Target>,
     /// When StartInstanceRefresh was about to be called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) intended: Option<jiff::Timestamp>,
+    pub intended: Option<jiff::Timestamp>,
     /// The refresh, once its id was received.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) refresh: Option<String>,
+    pub refresh: Option<String>,
     /// Why we stopped it, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) stopped: Option<String>,
+    pub stopped: Option<String>,
 }
 
 /// A bake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct BakeRecord {
+pub struct BakeRecord {
     /// The digest over all inputs.
-    pub(crate) digest: Digest,
+    pub digest: Digest,
     /// Each input's own digest by its label, which shows what changed between two bakes.
-    pub(crate) inputs: BTreeMap<String, Digest>,
+    pub inputs: BTreeMap<String, Digest>,
     /// The channel's metadata in the image; none without a channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) channel: Option<ChannelVersions>,
+    pub channel: Option<ChannelVersions>,
     /// The pointer `candidate` before this run set it, for the undo; none if the run has not set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) candidate_before: Option<Former>,
+    pub candidate_before: Option<Former>,
 }
 
 /// A pointer before a run set it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Former {
+pub enum Former {
     /// It did not exist, or contained no image id.
     None,
     /// It pointed at this image.
@@ -97,7 +97,7 @@ impl From<Option<ImageId>> for Former {
 
 impl Former {
     /// The image, if it pointed at one.
-    pub(crate) fn image(&self) -> Option<&ImageId> {
+    pub fn image(&self) -> Option<&ImageId> {
         match self {
             Self::None => None,
             Self::Image(image) => Some(image),
@@ -107,15 +107,27 @@ impl Former {
 
 /// The versions of a channel's metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct ChannelVersions {
+pub struct ChannelVersions {
     /// Of the root of trust.
-    pub(crate) root: u64,
+    pub root: u64,
     /// Of the timestamp.
-    pub(crate) timestamp: u64,
+    pub timestamp: u64,
     /// Of the snapshot.
-    pub(crate) snapshot: u64,
+    pub snapshot: u64,
     /// Of the list of releases.
-    pub(crate) targets: u64,
+    pub targets: u64,
+}
+
+impl From<[u64; 4]> for ChannelVersions {
+    /// In the order of the fields.
+    fn from([root, timestamp, snapshot, targets]: [u64; 4]) -> Self {
+        Self {
+            root,
+            timestamp,
+            snapshot,
+            targets,
+        }
+    }
 }
 
 impl fmt::Display for ChannelVersions {

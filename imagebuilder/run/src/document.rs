@@ -2,14 +2,11 @@
 //!
 //! Rule: keys are stable. One that is added leaves the number as it is; one that is removed, or changes its meaning, raises it.
 
-#[cfg(test)]
-pub(crate) mod tests;
-
 use schemars::JsonSchema;
 use serde::Serialize;
 
 /// A shape of JSON on stdout, or of a line in an events file.
-pub(crate) trait Document: Sized + Serialize + JsonSchema {
+pub trait Document: Sized + Serialize + JsonSchema {
     /// Its name: its JSON Schema is `docs/schemas/imagebuilder-NAME.json`.
     const NAME: &'static str;
     /// The number of its shape.
@@ -26,7 +23,7 @@ pub(crate) trait Document: Sized + Serialize + JsonSchema {
 
 /// A document with its number as the key `schema`.
 #[derive(Debug, Serialize)]
-pub(crate) struct Numbered<'a, T> {
+pub struct Numbered<'a, T> {
     schema: u32,
     #[serde(flatten)]
     document: &'a T,

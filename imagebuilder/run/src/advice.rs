@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use crate::config::DEFAULT_FILE;
+/// The configuration that is read when no other is named.
+pub const DEFAULT_FILE: &str = "imagebuilder.toml";
 
 /// The verbs that read a configuration.
 const VERBS: [&str; 8] = [
@@ -37,7 +38,7 @@ pub(crate) fn here<'a>(text: &'a str, config: &Path) -> Cow<'a, str> {
 }
 
 /// An argument for a POSIX shell, in quotes where it needs them.
-pub(crate) fn quoted(argument: &str) -> Cow<'_, str> {
+pub fn quoted(argument: &str) -> Cow<'_, str> {
     shlex::try_quote(argument).unwrap_or(Cow::Borrowed(argument))
 }
 
