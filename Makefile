@@ -112,7 +112,7 @@ advisories: setup
 	cargo deny --log-level error check advisories
 
 # The pure deciders: what they return is covered by tables, so a change of any line must fail a test.
-deciders := imagebuilder/src/roll/{plan,blame,watch,before,limits}.rs agent/update/src/plan.rs rehearsal/refresh/src/decide.rs
+deciders := imagebuilder/roll/src/{plan,blame,watch,before,limits}.rs agent/update/src/plan.rs rehearsal/refresh/src/decide.rs
 
 mutants: setup-test
 	@make/tool.sh cargo-mutants

@@ -11,7 +11,6 @@ mod context;
 mod image;
 mod packer;
 mod program;
-mod roll;
 mod shebang;
 mod staging;
 mod template;

@@ -10,8 +10,8 @@ use crate::bake::reap::Reaped;
 use crate::channel::show::View;
 use crate::commands::channel::{init, promote, publish, refresh, rotate_root, withdraw};
 use crate::commands::{doctor, images, render};
-use crate::roll::show::Preview;
-use crate::roll::status::Status;
+use roll::show::Preview;
+use roll::status::Status;
 use run::document::Document;
 use run::output::Event;
 use run::testing::{assert_described, printed, schema_of};
@@ -77,8 +77,8 @@ fn every_document_has_a_schema_and_nothing_else_does() {
         .collect();
     assert_eq!(files, wanted);
 
-    let crates =
-        ["src", "run/src"].map(|sources| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(sources));
+    let crates = ["src", "roll/src", "run/src"]
+        .map(|sources| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(sources));
     let mut sources = Vec::from(crates);
     let mut implemented = 0;
     while let Some(path) = sources.pop() {

@@ -11,7 +11,6 @@ use crate::channel::show::View;
 use crate::config::Config;
 use crate::context::Context;
 use crate::packer::Packer;
-use crate::roll;
 use crate::staging::{Staging, TEMPLATE};
 use crate::template::Facts;
 use cloud::ids::{GroupName, ImageId};

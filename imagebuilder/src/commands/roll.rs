@@ -3,11 +3,11 @@
 use clap::{Args, Subcommand};
 
 use crate::context::Context;
-use crate::roll::RollContext;
-use crate::roll::plan::Consent;
-use crate::roll::smoke::Processes;
-use crate::roll::verbs::{self, Busy, Extent, Request};
 use cloud::ids::ImageId;
+use roll::RollContext;
+use roll::plan::Consent;
+use roll::smoke::Processes;
+use roll::verbs::{self, Busy, Extent, Request};
 use run::exit::Exit;
 
 /// Arguments of `roll`.

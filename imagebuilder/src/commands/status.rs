@@ -3,8 +3,8 @@
 use clap::Args;
 
 use crate::context::Context;
-use crate::roll::observe::{self, Gaps, Known, Which};
-use crate::roll::status::{self, Pointers};
+use roll::observe::{self, Gaps, Known, Which};
+use roll::status::{self, Pointers};
 use run::exit::Exit;
 
 /// Arguments of `status`.

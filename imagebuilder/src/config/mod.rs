@@ -4,7 +4,6 @@
 
 mod channel;
 mod closed;
-mod fleet;
 #[cfg(test)]
 mod tests;
 
@@ -16,8 +15,8 @@ use serde::Deserialize;
 
 pub(crate) use self::channel::{Channel, Expires, KeySource, Keys, Repository};
 pub(crate) use self::closed::{ImagePath, KmsKey, Mode, Owner, SshInterface, UserName};
-pub(crate) use self::fleet::{Fleet, Roll, Settings, SmokeTest};
 use cloud::ids::{AccountId, ImageName, SecurityGroupId, ServiceName, SubnetId, VpcId};
+use roll::settings::{Fleet, Roll, Settings};
 use run::exit::{Exit, Failure};
 
 /// The whole configuration, valid.
