@@ -1,6 +1,6 @@
 //! Fuzz targets for every parser of what comes from outside: what others wrote, sent or left lying.
 //!
-//! As ordinary tests they take a second each, on bent copies of good answers and on bytes alone. As
+//! As ordinary tests they take a second each, on mutated valid answers and on random bytes. As
 //! `cargo bolero test fuzz::user_data` the same targets are driven by libFuzzer, AFL or honggfuzz; what
 //! those find goes into `src/__fuzz__/` and is tried by every test run from then on.
 //!
@@ -14,7 +14,7 @@ use contract::registry::Record;
 use contract::release::Release;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use test_support::fuzz::{Bend, bent};
+use test_support::fuzz::{Mutation, mutated};
 
 use crate::hooks::Phase;
 use crate::identity::TargetState;
@@ -25,19 +25,19 @@ use crate::settings::{Sources, USER_DATA_MARK};
 use crate::status_file::{DaemonStatus, FILE};
 use crate::update_permission;
 
-/// Calls a parser with bent texts.
+/// Calls a parser with mutated texts.
 fn with_text(seeds: &[&str], parse: impl Fn(&str) + std::panic::RefUnwindSafe) {
     with_bytes(seeds, |bytes| parse(&String::from_utf8_lossy(bytes)));
 }
 
-/// Calls a parser with bent bytes, after the seeds as they are.
+/// Calls a parser with mutated bytes, after the seeds as they are.
 fn with_bytes(seeds: &[&str], parse: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {
     for seed in seeds {
         parse(seed.as_bytes());
     }
     check!()
-        .with_type::<Bend>()
-        .for_each(|bend| parse(&bent(seeds, bend)));
+        .with_type::<Mutation>()
+        .for_each(|mutation| parse(&mutated(seeds, mutation)));
 }
 
 /// What was understood is written and understood again, the same.

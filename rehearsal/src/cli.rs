@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use hyper::Method;
+use support::shell::quoted_path;
 
 use crate::account::REGION;
 use crate::guests::accelerator::Wanted;
@@ -247,9 +248,10 @@ impl Up {
     /// Reports the running cloud; refuses another port or accelerator than it has.
     fn is_up(&self, info: &control::DaemonInfo, guests: &HostKind) -> anyhow::Result<()> {
         let folder = self.folder.folder.display();
+        let quoted = quoted_path(&self.folder.folder);
         if ![0, DEFAULT_PORT, info.port].contains(&self.port) {
             bail!(
-                "the cloud in {folder} is already up on port {}\nhint: run `rehearsal down {folder}` first",
+                "the cloud in {folder} is already up on port {}\nhint: run `rehearsal down {quoted}` first",
                 info.port
             );
         }
@@ -257,7 +259,7 @@ impl Up {
             && !wanted.allows(has)
         {
             bail!(
-                "the cloud in {folder} is already up with the accelerator {has}\nhint: run `rehearsal down {folder}` first"
+                "the cloud in {folder} is already up with the accelerator {has}\nhint: run `rehearsal down {quoted}` first"
             );
         }
         progress(&format!("the cloud in {folder} is already up"));

@@ -32,6 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
+use support::shell::quoted_path;
 use tokio::sync::Notify;
 
 use crate::autoscaling;
@@ -120,8 +121,9 @@ impl Cloud {
             .with_context(|| format!("find {}", folder.display()))?;
         if folder.join(OLD_STATE_FILE).exists() {
             bail!(
-                "the cloud in {} was created by an earlier release\nhint: run `rm -r {0}`, or choose another folder",
-                folder.display()
+                "the cloud in {} was created by an earlier release\nhint: run `rm -r {}`, or choose another folder",
+                folder.display(),
+                quoted_path(folder)
             );
         }
         let mut state = State::default();
@@ -363,13 +365,13 @@ mod tests {
 
     #[test]
     fn an_earlier_releases_cloud_is_refused_with_a_hint() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::Builder::new().prefix("a shop").tempdir().unwrap();
         fs::write(folder.path().join(OLD_STATE_FILE), "{}").unwrap();
         let refused = Cloud::open(folder.path(), Arc::new(RealClock))
             .err()
             .unwrap();
         assert!(
-            format!("{refused:#}").contains("hint: run `rm -r"),
+            format!("{refused:#}").contains("hint: run `rm -r '/"),
             "{refused:#}"
         );
     }

@@ -15,6 +15,7 @@ use hyper::{Method, Request};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use rustix::process::{Flock, FlockType};
+use support::shell::quoted_path;
 
 use crate::guests::accelerator::Accelerator;
 use crate::store;
@@ -67,8 +68,9 @@ pub(crate) fn is_up(folder: &Path) -> anyhow::Result<bool> {
 pub(crate) fn check_is_cloud(folder: &Path) -> anyhow::Result<()> {
     if !folder.join(store::FILE).exists() {
         bail!(
-            "{} is not a cloud\nhint: `rehearsal up {0}` creates one",
-            folder.display()
+            "{} is not a cloud\nhint: `rehearsal up {}` creates one",
+            folder.display(),
+            quoted_path(folder)
         );
     }
     Ok(())
@@ -141,8 +143,9 @@ pub(crate) fn daemon_info(folder: &Path) -> anyhow::Result<DaemonInfo> {
     match running_daemon(folder)? {
         Some(info) => Ok(info),
         None => bail!(
-            "the cloud in {} is down\nhint: `rehearsal up {0}`",
-            folder.display()
+            "the cloud in {} is down\nhint: `rehearsal up {}`",
+            folder.display(),
+            quoted_path(folder)
         ),
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
+use support::shell::quoted_path;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -222,8 +223,9 @@ fn lock(folder: &Path) -> anyhow::Result<File> {
         Ok(()) => Ok(file),
         Err(Errno::AGAIN | Errno::ACCESS) => {
             bail!(
-                "the cloud in {} is already up\nhint: `rehearsal status {0}` shows it",
-                folder.display()
+                "the cloud in {} is already up\nhint: `rehearsal status {}` shows it",
+                folder.display(),
+                quoted_path(folder)
             )
         }
         Err(error) => Err(error).with_context(|| format!("lock {}", path.display())),

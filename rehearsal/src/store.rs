@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context as _, bail};
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, StorageBackend, TableDefinition};
+use support::shell::quoted_path;
 
 use crate::table::Row;
 
@@ -227,7 +228,7 @@ fn check_format(database: &Database, path: &Path) -> anyhow::Result<()> {
     bail!(
         "{} {problem}: this release reads format {FORMAT}\nhint: use the release that wrote it, run `rm -r {}`, or choose another folder",
         path.display(),
-        folder.display()
+        quoted_path(folder)
     )
 }
 
@@ -450,7 +451,7 @@ mod tests {
                 "has the unknown format \"\": this release reads format 1",
             ),
         ] {
-            let folder = tempfile::tempdir().unwrap();
+            let folder = tempfile::Builder::new().prefix("a shop").tempdir().unwrap();
             let path = folder.path().join(FILE);
             let database = open(file(&path).unwrap()).unwrap();
             let transaction = database.begin_write().unwrap();
@@ -465,7 +466,7 @@ mod tests {
             let refused = Store::open(folder.path(), |_, _, _| panic!("{format}: a row is read"));
             let refused = format!("{:#}", refused.err().expect(format));
             let expected = format!(
-                "{} {problem}\nhint: use the release that wrote it, run `rm -r {}`, or choose another folder",
+                "{} {problem}\nhint: use the release that wrote it, run `rm -r '{}'`, or choose another folder",
                 path.display(),
                 folder.path().display()
             );

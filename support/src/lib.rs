@@ -6,6 +6,7 @@
 pub mod duration;
 pub mod failure;
 pub mod files;
+pub mod shell;
 mod suggest;
 pub mod text;
 

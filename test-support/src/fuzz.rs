@@ -1,13 +1,13 @@
-//! Inputs for fuzz targets: good texts with a few bytes changed.
+//! Inputs for fuzz targets: valid texts with a few bytes changed.
 
-/// How a good text is bent: which one, bytes put over others, and bytes put in between.
-pub type Bend = (u8, Vec<(u16, u8)>, (u16, Vec<u8>));
+/// A mutation of a valid text: which one, bytes to overwrite, bytes to insert.
+pub type Mutation = (u8, Vec<(u16, u8)>, (u16, Vec<u8>));
 
-/// Bends a text that is not empty.
+/// Mutates a text that is not empty.
 ///
 /// # Panics
-/// The text is empty and bytes are to be put over it.
-pub fn bend(bytes: &mut Vec<u8>, (_, over, (place, between)): &Bend) {
+/// The text is empty and bytes are to be overwritten.
+pub fn mutate(bytes: &mut Vec<u8>, (_, over, (place, between)): &Mutation) {
     for (at, byte) in over {
         let length = bytes.len();
         bytes[usize::from(*at) % length] = *byte;
@@ -16,13 +16,13 @@ pub fn bend(bytes: &mut Vec<u8>, (_, over, (place, between)): &Bend) {
     bytes.splice(place..place, between.iter().copied());
 }
 
-/// One of `seeds` bent, or (as often as any one of them) bytes alone.
+/// One of `seeds` mutated, or (as often as any of them) random bytes.
 #[must_use]
-pub fn bent(seeds: &[&str], how: &Bend) -> Vec<u8> {
-    let Some(seed) = seeds.get(usize::from(how.0) % (seeds.len() + 1)) else {
-        return how.2.1.clone();
+pub fn mutated(seeds: &[impl AsRef<[u8]>], mutation: &Mutation) -> Vec<u8> {
+    let Some(seed) = seeds.get(usize::from(mutation.0) % (seeds.len() + 1)) else {
+        return mutation.2.1.clone();
     };
-    let mut bytes = seed.as_bytes().to_vec();
-    bend(&mut bytes, how);
+    let mut bytes = seed.as_ref().to_vec();
+    mutate(&mut bytes, mutation);
     bytes
 }

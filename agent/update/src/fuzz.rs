@@ -1,6 +1,6 @@
 //! Fuzz targets for the files that the updater reads back, and for what systemd prints.
 //!
-//! As ordinary tests they take a second each, on bent copies of good texts and on bytes alone. As
+//! As ordinary tests they take a second each, on mutated valid texts and on random bytes. As
 //! `cargo bolero test fuzz::update_json` the same targets are driven by libFuzzer, AFL or honggfuzz; what
 //! those find goes into `src/__fuzz__/` and is tried by every test run from then on. The channel's metadata has
 //! targets in `tests/channel/fuzz.rs`.
@@ -10,25 +10,25 @@
 use bolero::check;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use test_support::fuzz::{Bend, bent};
+use test_support::fuzz::{Mutation, mutated};
 
 use crate::state::{Overrides, State};
 use crate::subscription::{Subject, Window};
 use crate::systemd;
 
-/// Calls a parser with bent texts.
+/// Calls a parser with mutated texts.
 fn with_text(seeds: &[&str], parse: impl Fn(&str) + std::panic::RefUnwindSafe) {
     with_bytes(seeds, |bytes| parse(&String::from_utf8_lossy(bytes)));
 }
 
-/// Calls a parser with bent bytes, after the seeds as they are.
+/// Calls a parser with mutated bytes, after the seeds as they are.
 fn with_bytes(seeds: &[&str], parse: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {
     for seed in seeds {
         parse(seed.as_bytes());
     }
     check!()
-        .with_type::<Bend>()
-        .for_each(|bend| parse(&bent(seeds, bend)));
+        .with_type::<Mutation>()
+        .for_each(|mutation| parse(&mutated(seeds, mutation)));
 }
 
 /// What was understood is written and understood again, the same.

@@ -10,9 +10,9 @@ use super::plan::{Direction, Plan, Version};
 use super::view::{FleetView, Launches};
 use cloud::ids::{GroupName, ImageName};
 use cloud::{Cloud, Kind};
-use run::advice::quoted;
 use run::permissions::{Asked, Denial, Need, Verb, needed};
 use run::preflight::{self, Findings, Subject};
+use support::shell::quoted;
 
 /// Refuses a plan that could not be carried out; what could not be checked is printed. A rollback is never refused for what
 /// is found here: half of it is better than none.

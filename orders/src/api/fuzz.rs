@@ -10,6 +10,7 @@
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use bolero::check;
 use serde_json::{Map, Value};
+use test_support::fuzz::{Mutation, mutated};
 
 use super::body::Form;
 use super::candidates;
@@ -18,24 +19,6 @@ use super::list::Page;
 use crate::order::{Draft, Order, OrderId};
 use crate::receipt::Receipt;
 use crate::settings::UnknownFields;
-
-/// A mutation of a valid text: which one, bytes to overwrite, bytes to insert.
-type Mutation = (u8, Vec<(u16, u8)>, (u16, Vec<u8>));
-
-/// One of `seeds` mutated, or (as often as any of them) random bytes.
-fn mutated(seeds: &[&[u8]], (which, over, (place, between)): &Mutation) -> Vec<u8> {
-    let Some(seed) = seeds.get(usize::from(*which) % (seeds.len() + 1)) else {
-        return between.clone();
-    };
-    let mut bytes = seed.to_vec();
-    for (at, byte) in over {
-        let length = bytes.len();
-        bytes[usize::from(*at) % length] = *byte;
-    }
-    let place = usize::from(*place) % (bytes.len() + 1);
-    bytes.splice(place..place, between.iter().copied());
-    bytes
-}
 
 /// Runs `target` on the unmodified seeds, then on mutated ones.
 fn tries(seeds: &[&[u8]], target: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use rustix::process::Signal;
+use support::shell::quoted_path;
 use tokio::runtime::Handle;
 
 use super::accelerator::{Accelerator, Choice, Wanted};
@@ -123,8 +124,8 @@ impl Qemu {
             .collect();
         let relay = format!(
             "{} imds-relay --socket {}",
-            shell_quoted(&self.relay),
-            shell_quoted(&guest.imds)
+            quoted_path(&self.relay),
+            quoted_path(&guest.imds)
         );
         let accelerator = self.accelerator(guest);
         let mut arguments = self.programs.arguments(accelerator, guest.firmware);
@@ -287,11 +288,6 @@ fn option_quoted(value: &str) -> String {
     value.replace(',', ",,")
 }
 
-/// Quotes a path for QEMU's `cmd:`, which is split as by a shell.
-fn shell_quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,6 +295,6 @@ mod tests {
     #[test]
     fn odd_paths_survive_both_parsers() {
         assert_eq!(option_quoted("a,b"), "a,,b");
-        assert_eq!(shell_quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+        assert_eq!(quoted_path(Path::new("/a b/it's")), r#""/a b/it's""#);
     }
 }

@@ -1,4 +1,4 @@
-//! The whole way of metadata, from the file to the catalogue, with bent bytes: unsigned, as an attacker with
+//! The whole way of metadata, from the file to the catalogue, with mutated bytes: unsigned, as an attacker with
 //! the mirror could, and signed, as an attacker with a key could.
 //!
 //! Ordinary tests of a second each; `cargo bolero test fuzz::unsigned` drives them further.
@@ -9,7 +9,7 @@ use agent_update::channel::{Catalogue, Channel as _, Place, Refusal, TufChannel}
 use bolero::check;
 use serde_json::{Value, json};
 use sigstore_tuf::canonical_json::to_canonical_bytes;
-use test_support::fuzz::{Bend, bend};
+use test_support::fuzz::{Mutation, mutate};
 
 use crate::repository::{Files, ROLES, Repository, now};
 
@@ -52,13 +52,13 @@ fn unsigned() {
         .keys()
         .filter(|path| path.starts_with("metadata/"))
         .collect();
-    check!().with_type::<Bend>().for_each(|how| {
+    check!().with_type::<Mutation>().for_each(|mutation| {
         let (mut files, mut root) = (repository.files.clone(), repository.root().to_vec());
-        match metadata.get(usize::from(how.0) % (metadata.len() + 1)) {
-            Some(path) => bend(files.get_mut(*path).unwrap(), how),
-            None => bend(&mut root, how),
+        match metadata.get(usize::from(mutation.0) % (metadata.len() + 1)) {
+            Some(path) => mutate(files.get_mut(*path).unwrap(), mutation),
+            None => mutate(&mut root, mutation),
         }
-        // What is accepted after all has the signed content: white space was bent, or a signature too many.
+        // What is accepted after all has the signed content: white space was mutated, or a signature too many.
         if let Ok(believed) = refresh(&root, &files) {
             assert_eq!(believed, good);
         }
@@ -68,9 +68,9 @@ fn unsigned() {
 #[test]
 fn signed() {
     let repository = Repository::new();
-    check!().with_type::<Bend>().for_each(|how| {
+    check!().with_type::<Mutation>().for_each(|mutation| {
         let mut files = repository.files.clone();
-        let role = ROLES[usize::from(how.0) % ROLES.len()];
+        let role = ROLES[usize::from(mutation.0) % ROLES.len()];
         let suffix = format!("{role}.json");
         let (_, bytes) = files
             .iter_mut()
@@ -78,7 +78,7 @@ fn signed() {
             .unwrap();
         let metadata: Value = serde_json::from_slice(bytes).unwrap();
         let mut text = metadata["signed"].to_string().into_bytes();
-        bend(&mut text, how);
+        mutate(&mut text, mutation);
         let Ok(signed) = serde_json::from_slice::<Value>(&text) else {
             return;
         };

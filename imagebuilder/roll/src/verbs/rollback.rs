@@ -17,9 +17,9 @@ use crate::view::{FleetView, Launches, Refresh, RefreshStatus};
 use crate::watch::Ending;
 use crate::{RollContext, observe, preflight};
 use cloud::{IRREVERSIBLE, Kind, NO_ACTIVE_REFRESH};
-use run::advice::quoted;
 use run::exit::Exit;
 use run::permissions::Verb;
+use support::shell::quoted;
 
 /// How often a rollback starts over because a refresh ended before the call.
 const ROLLBACK_ATTEMPTS: u32 = 3;
