@@ -10,3 +10,32 @@ systemctl stop imagebuilder-agent-update.timer imagebuilder-agent-update.path im
 install -d -o root -g root -m 0755 "$slots" "$slots/versions" "$slots/staging"
 ln -sfn /usr/lib/imagebuilder-agent/factory "$slots/stable"
 ln -sfn "$slots/stable/imagebuilder-agent" /usr/bin/imagebuilder-agent
+
+# Two directives of the units are ignored by older systemds. Drop-ins do the same by other means (docs/agent.md, "Older systemds").
+units=/etc/systemd/system
+systemd=$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
+drop_in() { # unit, stdin
+    install -d -o root -g root -m 0755 "$units/$1.d"
+    cat >"$units/$1.d/00-older-systemd.conf"
+}
+rm -f "$units"/imagebuilder-agent*.d/00-older-systemd.conf
+if [ "$systemd" -lt 250 ]; then
+    for unit in "$units"/imagebuilder-agent*.service; do
+        search=$(sed -n 's/^ExecSearchPath=//p' "$unit")
+        [ -n "$search" ] || continue
+        command=$(sed -n 's/^ExecStart=//p' "$unit")
+        drop_in "${unit##*/}" <<END
+# ExecSearchPath= is of systemd 250.
+[Service]
+ExecStart=
+ExecStart=/usr/bin/env PATH=$search $command
+END
+    done
+fi
+if [ "$systemd" -lt 249 ]; then
+    drop_in imagebuilder-agent-trial.service <<END
+# OnSuccess= is of systemd 249.
+[Service]
+ExecStopPost=-+/bin/systemctl --no-block --job-mode=fail start imagebuilder-agent.service
+END
+fi

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # Builds the tree that the containers of these tests boot from: Debian with systemd, D-Bus and Perl, no more.
-# base.sh CACHE prints its path; one that is there already, built by the same recipe, is left alone.
+# base.sh CACHE [SUITE] prints its path; one that is there already, built by the same recipe, is left alone.
 set -euo pipefail
 cache=$1
 say() { echo "systemd tests: $*" >&2; }
 
-# The oldest suite in which what was built on this host runs.
+# By default the oldest suite in which what was built on this host runs.
 glibc=$(getconf GNU_LIBC_VERSION | cut -d' ' -f2)
 at_most() { [ "$(printf '%s\n%s\n' "$glibc" "$1" | sort -V | tail -n1)" = "$1" ]; }
-if at_most 2.36; then suite=bookworm; elif at_most 2.41; then suite=trixie; else suite=sid; fi
+if [ -n "${2:-}" ]; then suite=$2; elif at_most 2.36; then suite=bookworm; elif at_most 2.41; then suite=trixie; else suite=sid; fi
 
 recipe=$( (cat "$0"; echo "$suite") | sha256sum | cut -c1-12)
-base=$cache/nspawn-base-$recipe
+base=$cache/nspawn-$suite-$recipe
 mkdir -p "$cache"
-exec 9>"$cache/nspawn-base.lock"
+exec 9>"$cache/nspawn.lock"
 flock 9
 if [ ! -d "$base" ]; then
   for tool in mmdebstrap systemd-nspawn; do
@@ -27,8 +27,11 @@ if [ ! -d "$base" ]; then
   elif command -v apt-get >/dev/null; then
     mapfile -t mirrors < <(apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' \
       'Created-By: Packages' 'Origin: Debian' 2>/dev/null | grep -E " $suite(-updates|-security)? main\$" | sort -u)
+    # Another suite than this system's is beside it.
+    [ ${#mirrors[@]} -gt 0 ] || mapfile -t mirrors < <(apt-get indextargets --format "deb \$(REPO_URI) $suite \$(COMPONENT)" \
+      'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 2>/dev/null | grep ' main$' | sort -u)
   fi
-  rm -rf "$cache"/nspawn-base-*/ "$base.part"
+  rm -rf "$cache/nspawn-$suite-"*/ "$cache"/nspawn-base-*/ "$base.part"
   mmdebstrap --quiet --variant=minbase --include=systemd,systemd-sysv,dbus,iproute2 \
     --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \

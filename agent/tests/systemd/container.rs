@@ -46,7 +46,8 @@ pub(crate) struct Container {
     init: u32,
 }
 
-/// The tree that all containers share, built once.
+/// The tree that all containers share, built once: of the Debian suite that `IMAGEBUILDER_TEST_SUITE` names, else of one that
+/// fits this host.
 fn base() -> &'static Path {
     static BASE: OnceLock<PathBuf> = OnceLock::new();
     BASE.get_or_init(|| {
@@ -54,6 +55,7 @@ fn base() -> &'static Path {
         let done = Command::new("bash")
             .arg(here.join("tests/systemd/base.sh"))
             .arg(here.join("../.cache"))
+            .args(std::env::var("IMAGEBUILDER_TEST_SUITE"))
             .stderr(Stdio::inherit())
             .output()
             .unwrap();
@@ -64,6 +66,15 @@ fn base() -> &'static Path {
         let path = String::from_utf8(done.stdout).unwrap();
         fs::canonicalize(path.trim()).unwrap()
     })
+}
+
+/// The agent whose updater runs in containers. A suite with an older C library than this host's needs a static one, which
+/// `IMAGEBUILDER_TEST_AGENT` names.
+fn real_agent() -> PathBuf {
+    std::env::var_os("IMAGEBUILDER_TEST_AGENT").map_or_else(
+        || env!("CARGO_BIN_EXE_imagebuilder-agent").into(),
+        PathBuf::from,
+    )
 }
 
 /// The script of an agent of this version that behaves so.
@@ -141,10 +152,10 @@ impl Disk {
         let mut number = 0;
         let dir = self.at(&format!("/etc/systemd/system/{unit}.d"));
         fs::create_dir_all(&dir).unwrap();
-        while dir.join(format!("{number}.conf")).exists() {
+        while dir.join(format!("50-test-{number}.conf")).exists() {
             number += 1;
         }
-        fs::write(dir.join(format!("{number}.conf")), text).unwrap();
+        fs::write(dir.join(format!("50-test-{number}.conf")), text).unwrap();
     }
 
     /// A complete slot with an agent of this version that behaves so; its name.
@@ -195,7 +206,7 @@ impl Disk {
             .arg(base())
             .arg(self.dir.path())
             .arg(name)
-            .arg(env!("CARGO_BIN_EXE_imagebuilder-agent"))
+            .arg(real_agent())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // A group of its own: an interrupt at the terminal is the test's to pass on.
@@ -225,6 +236,12 @@ impl Container {
             let output = String::from_utf8_lossy(&output.stdout);
             ["running", "degraded"].contains(&output.trim())
         });
+    }
+
+    /// The release of its systemd.
+    pub(crate) fn systemd(&self) -> u32 {
+        let version = self.ok(&["systemctl", "--version"]);
+        version.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
     fn power_on(&mut self) {
@@ -447,9 +464,7 @@ pub(crate) fn left_out() -> bool {
     static GROUND: OnceLock<bool> = OnceLock::new();
     *GROUND.get_or_init(|| {
         if std::env::var_os("IMAGEBUILDER_SKIP_NSPAWN").is_some_and(|value| value == "1") {
-            // Past the capture of what tests print.
-            let line = "LEFT OUT by IMAGEBUILDER_SKIP_NSPAWN=1: the agent's units on real systemd\n";
-            std::io::stderr().write_all(line.as_bytes()).unwrap();
+            report_left_out("IMAGEBUILDER_SKIP_NSPAWN=1: the agent's units on real systemd");
             return true;
         }
         if let Err(why) = ground() {
@@ -461,6 +476,13 @@ pub(crate) fn left_out() -> bool {
         }
         false
     })
+}
+
+/// Prints what is not tested, and why, past the capture of what tests print.
+pub(crate) fn report_left_out(what: &str) {
+    std::io::stderr()
+        .write_all(format!("LEFT OUT by {what}\n").as_bytes())
+        .unwrap();
 }
 
 /// Tries what a container needs of this host.

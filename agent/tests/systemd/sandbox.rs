@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::container::{Container, Disk, TRIAL, UPDATE, left_out};
+use crate::container::{Container, Disk, TRIAL, UPDATE, left_out, report_left_out};
 
 #[test]
 fn the_daemon_cannot_touch_what_the_updater_goes_by() {
@@ -147,6 +147,11 @@ fn a_storm_of_requests_does_not_stop_the_updaters_timer() {
         "open my $f, '>>', '/run/imagebuilder-update/runs'; print $f '.'",
     );
     let container = disk.boot();
+    // A path unit limits its triggers from systemd 250 on.
+    if container.systemd() < 250 {
+        report_left_out("systemd before 250: a storm of requests");
+        return;
+    }
     container.serves("1.0.0");
     let wish = "setpriv --reuid=imagebuilder-agent --clear-groups touch /run/imagebuilder-agent/update-request";
     container.ok(&["sh", "-c", wish]);
