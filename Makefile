@@ -10,7 +10,7 @@ export CARGO_INCREMENTAL ?= 0
 endif
 export REHEARSAL_MOTO ?= $(CURDIR)/.cache/venv/bin/moto_server
 
-.PHONY: help setup setup-test build build-tests box orders-load rehearse check check-wire check-rest test prove bench bench-orders packer-current msrv advisories mutants coverage clean
+.PHONY: help setup setup-test setup-prove build build-tests box box-host box-x86_64 box-aarch64 orders-load rehearse check check-wire check-rest test prove bench bench-orders packer-current msrv advisories mutants coverage clean
 
 help:
 	@echo 'make rehearse [QUICK=1]   the main job, end to end, on the rehearsal cloud'
@@ -19,6 +19,7 @@ help:
 	@echo 'make prove [PROOF=NAME]   what takes too long for that: a current Packer, the whole story, faults on fleets of others'
 	@echo 'make bench                the benchmarks, with what they compare with'
 	@echo 'make bench-orders         the order service beside the Flask stack it follows'
+	@echo 'make box                  the programs for instances: static, for x86_64 and aarch64, in target/box/ARCHITECTURE'
 	@echo 'make packer-current       a current Packer and its Amazon plugin, from the Go module proxy'
 
 setup:
@@ -27,31 +28,32 @@ setup:
 build: setup
 	@cargo build --quiet --locked --workspace
 
-# The programs on instances: small and stripped. One build each: together, cargo would give the agent the
-# features that orders asks of their common dependencies.
-box: setup
-	@cargo build --quiet --locked --profile box -p imagebuilder-agent
-	@cargo build --quiet --locked --profile box -p orders
+# The programs on instances: static, small and stripped (make/box.sh), for both architectures; what runs here needs only this host's.
+box: box-x86_64 box-aarch64
+host := $(shell uname -m)
+box-host: box-$(host)
+box-x86_64 box-aarch64: box-%: setup
+	@make/box.sh $* imagebuilder-agent orders
 
 # Not a program on instances. Optimised like the service, with which it shares the cores of a proof.
 orders-load: setup
-	@cargo build --quiet --locked --profile box -p orders-load
+	@make/box.sh $(host) orders-load
 
 # `orders-load` comes last: .cache/orders-changed builds the library that it links once more.
-rehearse: build box $(if $(QUICK),,.cache/orders-changed .cache/agent-changed) orders-load
+rehearse: build box-host $(if $(QUICK),,.cache/orders-changed .cache/agent-changed) orders-load
 	@make/rehearse.sh $(if $(QUICK),--quick)
 
 # The story's second release: the same service under another version number.
-.cache/orders-changed: $(shell find orders -path orders/load -prune -o '(' -name '*.rs' -o -name Cargo.toml ')' -print) Cargo.lock | box
-	@ORDERS_VERSION=1.1.0 cargo build --quiet --locked --profile box -p orders
+.cache/orders-changed: $(shell find orders -path orders/load -prune -o '(' -name '*.rs' -o -name Cargo.toml ')' -print) Cargo.lock | box-host
+	@ORDERS_VERSION=1.1.0 make/box.sh $(host) orders
 	@cp $(CARGO_TARGET_DIR)/box/orders $@
-	@cargo build --quiet --locked --profile box -p orders
+	@make/box.sh $(host) orders
 
 # And its second agent.
-.cache/agent-changed: $(shell find agent contract support -name '*.rs' -o -name Cargo.toml) Cargo.lock | box
-	@IMAGEBUILDER_AGENT_VERSION=0.2.0 cargo build --quiet --locked --profile box -p imagebuilder-agent
+.cache/agent-changed: $(shell find agent contract support -name '*.rs' -o -name Cargo.toml) Cargo.lock | box-host
+	@IMAGEBUILDER_AGENT_VERSION=0.2.0 make/box.sh $(host) imagebuilder-agent
 	@cp $(CARGO_TARGET_DIR)/box/imagebuilder-agent $@
-	@cargo build --quiet --locked --profile box -p imagebuilder-agent
+	@make/box.sh $(host) imagebuilder-agent
 
 # Binaries and tests in one go: apart, aws-sdk-ec2 would be compiled once for each, as tests want more of tokio.
 build-tests: setup-test
@@ -80,19 +82,22 @@ check-rest:
 setup-test:
 	@make/setup.sh test
 
-test: check box orders-load
+test: check box-host orders-load
 	@make/rehearse.sh --quick
 
 # What does not fit into `make test`. PROOF names one.
-prove: build-tests box .cache/orders-changed .cache/agent-changed orders-load
+setup-prove:
+	@make/setup.sh prove
+
+prove: setup-prove build-tests box .cache/orders-changed .cache/agent-changed orders-load
 	@make/prove.sh $(PROOF)
 
 # What is measured is optimised, as its users have it.
-bench: setup box orders-load
+bench: setup box-host orders-load
 	@cargo build --quiet --locked --release -p imagebuilder -p rehearsal -p stand-in
 	@bench/run.sh
 
-bench-orders: box orders-load
+bench-orders: box-host orders-load
 	@cargo build --quiet --locked --release -p stand-in
 	@bench/orders/run.sh
 

@@ -5,14 +5,17 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
+box=$CARGO_TARGET_DIR/box
 declare -A about=(
   [packer]="bakes by a current Packer, built from the Go module proxy"
   [versitygw]="the S3 store on a server that checks signatures"
+  [static]="the programs for instances: static, the same bytes in two folders, started on both architectures"
+  [distributions]="the agent's units and updater on Debian 11 and 13 (systemd 247 and 257)"
   [firmware]="the base image by BIOS and by UEFI"
   [rehearse]="make rehearse, the whole story"
   [fleet]="faults of other people's fleets, on real guests (make/prove-fleet.sh)"
 )
-order=(packer versitygw firmware rehearse fleet)
+order=(packer versitygw static distributions firmware rehearse fleet)
 
 # Ends a proof for which this machine lacks something; what is missing was printed.
 lacks() { [ "$1" != 3 ] && return "$1"; lacking=1; return 3; }
@@ -25,6 +28,36 @@ packer() {
 versitygw() {
   make/versitygw.sh || lacks $? || return
   ORDERS_TEST_VERSITYGW=$PWD/.cache/versitygw/versitygw cargo test --locked --workspace --lib store::s3
+}
+static() {
+  local arch program place status=0
+  for arch in x86_64 aarch64; do
+    for program in imagebuilder-agent orders; do
+      local file=$box/$arch/$program
+      if readelf --program-headers "$file" | grep -q INTERP; then echo "prove: $file is not static" >&2; status=1; fi
+      echo "$arch $program: $(stat -c %s "$file") bytes" >&2
+    done
+    [ "$(stat -c %s "$box/$arch/imagebuilder-agent")" -le 6000000 ] || { echo "prove: the $arch agent exceeds 6 MB" >&2; status=1; }
+  done
+  # Another folder, and nothing that this one compiled.
+  place=$(mktemp -d)
+  git clone --quiet . "$place/folder" && mkdir "$place/folder/.cache" && ln -s "$PWD/.cache/venv" "$place/folder/.cache/venv" &&
+    (cd "$place/folder" && CARGO_TARGET_DIR=$place/target make/box.sh x86_64 imagebuilder-agent) &&
+    cmp "$box/x86_64/imagebuilder-agent" "$place/target/box/x86_64/imagebuilder-agent" || status=1
+  rm -rf "$place"
+  for program in imagebuilder-agent orders; do
+    "$box/x86_64/$program" --version && qemu-aarch64-static "$box/aarch64/$program" --version || status=1
+  done
+  return "$status"
+}
+distributions() {
+  [ "$(id -u)" = 0 ] || { echo "prove: containers need root" >&2; lacks 3; return; }
+  local suite
+  for suite in bullseye trixie; do
+    echo "== Debian $suite" >&2
+    IMAGEBUILDER_TEST_SUITE=$suite IMAGEBUILDER_TEST_AGENT=$box/imagebuilder-agent \
+      cargo test --locked --workspace --test systemd || return
+  done
 }
 firmware() { cargo test --locked --workspace --test boots -- --ignored --nocapture; }
 rehearse() { make/rehearse.sh; }

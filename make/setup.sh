@@ -23,6 +23,10 @@ if [ -z "${SETUP_ALONE:-}" ] && command -v flock >/dev/null; then
   SETUP_ALONE=1 exec flock -o .cache/setup.lock make/setup.sh "$@"
 fi
 
+# `make prove` needs what `make test` needs, and more.
+prove=
+if [ "${1:-}" = prove ]; then prove=1; set -- test; fi
+
 # --- system packages: what each command comes from -----------------------------------------------
 packages=()
 need() { # a command or a file, then the package that brings it
@@ -58,6 +62,8 @@ if [ "${1:-}" = test ]; then
   compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
   need openssl openssl
 fi
+# The binaries for aarch64 are started by emulation.
+[ -z "$prove" ] || need qemu-aarch64-static qemu-user-static
 # Building the base image as another user than root.
 [ "$(id -u)" = 0 ] || { need fakeroot fakeroot; need newuidmap uidmap; }
 # Debian keeps ensurepip apart from python3; without it `python3 -m venv` fails.
@@ -123,8 +129,10 @@ if older "$(have)" "$wanted"; then
   older "$(have)" "$wanted" && fail "Rust $(have) found, $wanted needed" "open a new shell, or put ~/.cargo/bin on PATH"
 fi
 
-# --- Python: moto stands for the AWS services that rehearsal does not own; tuf reads the channel as others would, schemathesis tries the order service, typos the spelling ---
-pins=(moto[server]==5.2.5 boto3 awscli==1.46.2 tuf==7.0.0 schemathesis==4.32.5 typos==1.52.0)
+# --- Python: moto stands for the AWS services that rehearsal does not own; tuf reads the channel as others would, schemathesis tries
+# the order service, typos the spelling; cargo-zigbuild and ziglang compile the C parts of static binaries ---
+pins=(moto[server]==5.2.5 boto3 awscli==1.46.2 tuf==7.0.0 schemathesis==4.32.5 typos==1.52.0
+  cargo-zigbuild==0.24.1 ziglang==0.17.1)
 stamp=.cache/venv/.installed-$(printf '%s ' "${pins[@]}" | cksum | cut -d' ' -f1)
 if [ ! -e "$stamp" ]; then
   mkdir -p .cache

@@ -25,6 +25,11 @@ use clap::{Parser, Subcommand};
 use args::{CheckArgs, RunArgs};
 use exit::Failure;
 
+/// musl's own allocator takes one lock for all threads.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Debug, Parser)]
 #[command(
     name = "orders-load",
