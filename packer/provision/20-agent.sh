@@ -11,14 +11,14 @@ install -d -o root -g root -m 0755 "$slots" "$slots/versions" "$slots/staging"
 ln -sfn /usr/lib/imagebuilder-agent/factory "$slots/stable"
 ln -sfn "$slots/stable/imagebuilder-agent" /usr/bin/imagebuilder-agent
 
-# Two directives of the units are ignored by older systemds. Drop-ins do the same by other means (docs/agent.md, "Older systemds").
+# Drop-ins for systemds on which the units would do something else (docs/agent.md, "Versions of systemd").
 units=/etc/systemd/system
 systemd=$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
 drop_in() { # unit, stdin
     install -d -o root -g root -m 0755 "$units/$1.d"
-    cat >"$units/$1.d/00-older-systemd.conf"
+    cat >"$units/$1.d/00-systemd-version.conf"
 }
-rm -f "$units"/imagebuilder-agent*.d/00-older-systemd.conf
+rm -f "$units"/imagebuilder-agent*.d/00-systemd-version.conf
 if [ "$systemd" -lt 250 ]; then
     for unit in "$units"/imagebuilder-agent*.service; do
         search=$(sed -n 's/^ExecSearchPath=//p' "$unit")
@@ -37,5 +37,12 @@ if [ "$systemd" -lt 249 ]; then
 # OnSuccess= is of systemd 249.
 [Service]
 ExecStopPost=-+/bin/systemctl --no-block --job-mode=fail start imagebuilder-agent.service
+END
+fi
+if [ "$systemd" -ge 254 ]; then
+    drop_in imagebuilder-agent.service <<END
+# From systemd 254 on a restart passes through "failed", which starts OnFailure= each time and not only after the last.
+[Service]
+RestartMode=direct
 END
 fi

@@ -76,6 +76,16 @@ impl Units for Systemctl {
         }
     }
 
+    async fn begin(&mut self, unit: Unit) -> Result<()> {
+        let name = name(unit);
+        self.run(&["reset-failed", name]).await?;
+        let done = self.run(&["start", "--no-block", name]).await?;
+        if !done.status.success() {
+            bail!("cannot start {name}: {}", first_line(&done.stderr));
+        }
+        Ok(())
+    }
+
     async fn stop(&mut self, unit: Unit) -> Result<()> {
         let name = name(unit);
         let done = self.run(&["stop", name]).await?;

@@ -96,6 +96,10 @@ pub(crate) trait Units: Send {
     /// (`Conflicts=`). Resets an earlier failure first (`reset-failed`).
     async fn start(&mut self, unit: Unit) -> Result<()>;
 
+    /// Has a unit started, without waiting for the job: it may last until the unit's last restart has failed, and what systemd
+    /// starts then (`OnFailure=`) must not be this process still. Resets an earlier failure first.
+    async fn begin(&mut self, unit: Unit) -> Result<()>;
+
     /// Stops a unit, waits for the job to end, and resets its failure; stopping a unit that does not run is no error.
     async fn stop(&mut self, unit: Unit) -> Result<()>;
 

@@ -19,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Poll interval for the lock.
 const TRIES: Duration = Duration::from_millis(200);
 
-/// Goes one step back from a stable agent that does not run, and starts the new stable one.
+/// Goes one step back from a stable agent that does not run, and has the new stable one started. If that fails as well, systemd
+/// starts the next repair.
 ///
 /// # Errors
 /// The disk or systemd failed; the links are unchanged, or point to a release that can run.
@@ -65,7 +66,7 @@ pub(crate) async fn repair(mut adapters: Adapters) -> Result<Before> {
     }
     adapters
         .units
-        .start(Unit::Stable)
+        .begin(Unit::Stable)
         .await
         .context("cannot start the stable agent")?;
     Ok(to)

@@ -109,12 +109,15 @@ async fn a_start_resets_failures_and_an_error_has_the_result() {
         r#"case "$3" in reset-failed) echo "not loaded" >&2; exit 1;; esac"#,
     );
     units.start(Unit::Trial).await.unwrap();
+    units.begin(Unit::Stable).await.unwrap();
     units.stop(Unit::Stable).await.unwrap();
     assert_eq!(
         noted(dir.path()),
         [
             "reset-failed imagebuilder-agent-trial.service",
             "start imagebuilder-agent-trial.service",
+            "reset-failed imagebuilder-agent.service",
+            "start --no-block imagebuilder-agent.service",
             "stop imagebuilder-agent.service",
             "reset-failed imagebuilder-agent.service"
         ]

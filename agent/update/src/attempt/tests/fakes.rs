@@ -465,6 +465,10 @@ impl Units for Play {
         Ok(())
     }
 
+    async fn begin(&mut self, unit: Unit) -> Result<()> {
+        self.start(unit).await
+    }
+
     async fn stop(&mut self, unit: Unit) -> Result<()> {
         let mut scene = self.call("stop");
         match unit {
