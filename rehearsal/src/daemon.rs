@@ -81,6 +81,8 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
         .context("read the endpoint's port")?
         .port();
     let cloud = Arc::new(Cloud::open(&settings.folder, Arc::new(RealClock))?);
+    let puppets = matches!(settings.guests, HostKind::Puppets { .. });
+    cloud.change(|state, _| state.region.ec2.puppets = puppets)?;
     let _addresses = loopback::claim(&cloud)?;
     let disks = disks::open(&settings.guests, cloud.folder())?;
     let metadata = Arc::new(Metadata::new(Arc::clone(&cloud), port));

@@ -7,8 +7,8 @@
 //!
 //! - An instance's private address is an address of this host's loopback network; its public address and DNS name are
 //!   that same address. Security groups are kept and shown, and filter nothing.
-//! - Every machine has 2 CPUs and 512 MiB, whatever its type; only x86_64 runs. Status checks pass as soon as the
-//!   machine is started, not when its system is up.
+//! - Every machine has 2 CPUs and 512 MiB, whatever its type; only x86_64 runs, and arm64 as a puppet. Status
+//!   checks pass as soon as the machine is started, not when its system is up.
 //! - Only the root volume is attached to the machine; the others are kept, shown and copied. Encryption, IOPS and
 //!   throughput are shown and have no effect. Volumes and snapshots come with instances and images: CreateVolume,
 //!   AttachVolume, CreateSnapshot and CopySnapshot are `InvalidAction`. CopyImage copies within the region. Keys

@@ -182,6 +182,12 @@ pub(crate) fn launch(
         image.ena,
         image.boot_mode.as_deref(),
     )?;
+    if image.architecture != "x86_64" && !state.puppets {
+        return Err(ApiError::new(
+            "Unsupported",
+            "only x86_64 instances run here, unless the cloud's guests are puppets",
+        ));
+    }
     cpu::check_options(kind, &params)?;
     let spot = SpotRequest::read(&params)?;
     let mut tagged = vec!["instance", "volume", "network-interface"];
@@ -319,12 +325,6 @@ pub(super) fn check_fit(
                 "The architecture '{}' of the specified instance type does not match the architecture '{}' of the specified AMI. Specify an instance type and an AMI that have matching architectures, and try again.",
                 kind.architecture, architecture
             ),
-        ));
-    }
-    if architecture != "x86_64" {
-        return Err(ApiError::new(
-            "Unsupported",
-            "only x86_64 instances run here",
         ));
     }
     if kind.hypervisor == "nitro" && !ena {

@@ -42,6 +42,8 @@ pub(crate) struct State {
     pub(crate) discarded: Table<String, ()>,
     /// Requests by ClientToken: their parameters and results.
     pub(crate) tokens: Table<String, UsedToken>,
+    /// Whether machines are puppets, which boot nothing and so have any architecture. Not kept: of this start of the cloud.
+    pub(crate) puppets: bool,
 }
 
 impl State {
