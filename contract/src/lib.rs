@@ -1,9 +1,10 @@
 //! What `imagebuilder` and `imagebuilder-agent` must agree on, and nothing else: the names of tags and
-//! parameters, the agent's registry record, a release's metadata in the signed channel, and where an image
-//! keeps the agent.
+//! parameters, the agent's registry record, which images are one release, a release's metadata in the signed channel, and where an
+//! image keeps the agent.
 //!
 //! Types only. This crate must not use files, the network, AWS or any runtime.
 
+pub mod image_release;
 pub mod layout;
 pub mod names;
 pub mod registry;

@@ -22,10 +22,14 @@ impl Pointer {
     /// All pointers, in the order in which an image moves through them.
     pub const ALL: [Self; 3] = [Self::Candidate, Self::Current, Self::Previous];
 
-    /// The full parameter name, `/imagebuilder/<image>/<pointer>`.
+    /// The full parameter name, `/imagebuilder/<image>/<pointer>`; with an architecture, which an image that is released for
+    /// several has, `/imagebuilder/<image>/<arch>/<pointer>`.
     #[must_use]
-    pub fn parameter(self, image: &str) -> String {
-        format!("/imagebuilder/{image}/{self}")
+    pub fn parameter(self, image: &str, arch: Option<&str>) -> String {
+        match arch {
+            None => format!("/imagebuilder/{image}/{self}"),
+            Some(arch) => format!("/imagebuilder/{image}/{arch}/{self}"),
+        }
     }
 }
 
@@ -37,6 +41,12 @@ impl fmt::Display for Pointer {
             Self::Previous => "previous",
         })
     }
+}
+
+/// The parameter with the last [`ImageRelease`](crate::image_release::ImageRelease) of an image for several architectures.
+#[must_use]
+pub fn release_parameter(image: &str) -> String {
+    format!("/imagebuilder/{image}/release")
 }
 
 /// The path of the registry records of all instances of `image`, with a trailing slash.
@@ -58,17 +68,22 @@ mod tests {
     #[test]
     fn every_name_is_below_its_image() {
         assert_eq!(
-            Pointer::Candidate.parameter("shop"),
+            Pointer::Candidate.parameter("shop", None),
             "/imagebuilder/shop/candidate"
         );
         assert_eq!(
-            Pointer::Current.parameter("shop"),
+            Pointer::Current.parameter("shop", None),
             "/imagebuilder/shop/current"
         );
         assert_eq!(
-            Pointer::Previous.parameter("shop"),
+            Pointer::Previous.parameter("shop", None),
             "/imagebuilder/shop/previous"
         );
+        assert_eq!(
+            Pointer::Candidate.parameter("shop", Some("arm64")),
+            "/imagebuilder/shop/arm64/candidate"
+        );
+        assert_eq!(release_parameter("shop"), "/imagebuilder/shop/release");
         assert_eq!(
             registry_parameter("shop", "i-0abc"),
             "/imagebuilder/shop/instances/i-0abc"

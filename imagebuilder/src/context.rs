@@ -60,8 +60,13 @@ impl Context {
         &self.config_path
     }
 
-    /// Reads and validates the configuration.
+    /// Reads and validates the configuration, for verbs to which the architecture does not matter.
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        Ok(self.configs()?.swap_remove(0))
+    }
+
+    /// Reads and validates the configuration: one for each architecture of the image, at least one.
+    pub(crate) fn configs(&self) -> anyhow::Result<Vec<Config>> {
         Config::load(&self.config_path)
     }
 

@@ -237,7 +237,7 @@ impl Templates {
             &serde_json::json!({
                 "region": facts.region,
                 "endpoint": facts.endpoint,
-                "instance_type": bake.instance_type,
+                "instance_type": config.instance_type(),
                 "subnet": bake.subnet,
                 "vpc": bake.vpc,
                 "encrypt": encryption.is_some(),

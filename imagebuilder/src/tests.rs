@@ -105,6 +105,7 @@ fn results_are_described_by_their_schemas() {
     let mut baked = Baked {
         image: "ami-2".parse().unwrap(),
         name: "shop-1".into(),
+        architecture: "x86_64".into(),
         digest: "a".repeat(64).parse().unwrap(),
         source: "ami-1".parse().unwrap(),
         run: Some("r1".parse().unwrap()),

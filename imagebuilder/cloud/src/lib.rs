@@ -2,6 +2,7 @@
 //!
 //! `aws/` is the only folder that names `aws_sdk_*`; feature `testing` adds an in-memory AWS. Nothing here decides.
 
+mod arch;
 pub mod aws;
 mod clients;
 mod error;
@@ -26,6 +27,7 @@ mod templates;
 )]
 pub mod testing;
 
+pub use self::arch::Arch;
 pub use self::clients::Cloud;
 pub use self::error::{Answer, CloudError, ConnectError, Kind};
 pub use self::fleet::{

@@ -1,5 +1,6 @@
 //! Which resources belong to a run, by what the API shows of them. The rule is [`Owned`]'s.
 
+use contract::image_release::ImageRelease;
 use contract::names::registry_parameter;
 use contract::tags;
 
@@ -82,6 +83,14 @@ impl Parameter {
     /// Its name, if its value is one of our own images: a pointer that the image's run set.
     pub fn owned_with(&self, image: &Owned<ImageId>) -> Option<Owned<String>> {
         (self.value == image.id().as_str()).then(|| Owned(self.name.clone()))
+    }
+
+    /// Its name, if its value is a release record that names nothing but our own images: one that their run wrote.
+    pub fn owned_as_release(&self, images: &[Owned<ImageId>]) -> Option<Owned<String>> {
+        let release: ImageRelease = serde_json::from_str(&self.value).ok()?;
+        let ours = |id: &String| images.iter().any(|own| own.id().as_str() == id);
+        (!release.images.is_empty() && release.images.values().all(ours))
+            .then(|| Owned(self.name.clone()))
     }
 }
 

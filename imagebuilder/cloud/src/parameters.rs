@@ -26,6 +26,8 @@ pub trait Parameters: Send + Sync {
     /// Points a parameter of data type `aws:ec2:image` at an image. The service validates *after* it answered: read
     /// the parameter back before relying on it.
     async fn point(&self, name: &str, image: &ImageId) -> Answer<()>;
+    /// Writes a parameter that is plain text, in one call.
+    async fn write(&self, name: &str, value: &str) -> Answer<()>;
     /// Deletes a parameter; not an error when it is deleted already.
     async fn delete(&self, name: &Owned<String>) -> Answer<()>;
 }

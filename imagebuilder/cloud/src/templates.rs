@@ -47,6 +47,8 @@ pub struct TemplateVersion {
     pub number: u64,
     /// What it launches.
     pub image: TemplateImage,
+    /// Its instance type, if it has one.
+    pub instance_type: Option<String>,
     /// Its description; those of versions that rolls make begin with `OURS`.
     pub description: String,
     /// A fingerprint of all its data except the image: two versions with the same shape differ in

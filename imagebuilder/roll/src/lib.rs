@@ -4,6 +4,7 @@
 //! `drive` contains the only loop; [`show`] formats the text. A caller gives a [`RollContext`]: the cloud, which group and how
 //! ([`settings`]), where to print, when to stop. Nothing here reads a configuration file or a command line.
 
+pub mod architecture;
 mod before;
 mod blame;
 mod context;

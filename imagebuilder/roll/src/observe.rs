@@ -15,7 +15,7 @@ use cloud::{
     Kind, TargetHealth, Template,
 };
 use run::exit::{Exit, Failure};
-use run::pointers;
+use run::pointers::{self, Scope};
 
 /// The tag EC2 Auto Scaling puts on every member.
 const GROUP_TAG: &str = "aws:autoscaling:groupName";
@@ -137,10 +137,10 @@ pub(crate) fn template_gone(group: &GroupName, id: &str, name: &str) -> Failure 
 ///
 /// # Errors
 /// When one cannot be read.
-pub(crate) async fn pointed(cloud: &Cloud, image: &ImageName) -> Result<Pointed> {
+pub(crate) async fn pointed(cloud: &Cloud, scope: &Scope) -> Result<Pointed> {
     Ok(Pointed {
-        current: pointers::read(cloud, image, Pointer::Current).await?,
-        previous: pointers::read(cloud, image, Pointer::Previous).await?,
+        current: pointers::read(cloud, scope, Pointer::Current).await?,
+        previous: pointers::read(cloud, scope, Pointer::Previous).await?,
     })
 }
 

@@ -14,7 +14,7 @@ use super::{show, verify};
 use cloud::ids::{GroupName, ImageId, ImageName, InstanceId};
 use cloud::{Answer, Cloud};
 use run::document::Document;
-use run::pointers;
+use run::pointers::{self, Scope};
 
 /// The pointers of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -32,11 +32,11 @@ pub struct Pointers {
 
 impl Pointers {
     /// Reads all three.
-    pub async fn read(cloud: &Cloud, image: &ImageName, gaps: &mut Gaps) -> Answer<Self> {
+    pub async fn read(cloud: &Cloud, scope: &Scope, gaps: &mut Gaps) -> Answer<Self> {
         let mut read = [None, None, None];
         let pointers = [Pointer::Candidate, Pointer::Current, Pointer::Previous];
         for (place, pointer) in read.iter_mut().zip(pointers) {
-            *place = gaps.fill(pointers::read(cloud, image, pointer).await)?;
+            *place = gaps.fill(pointers::read(cloud, scope, pointer).await)?;
         }
         let [candidate, current, previous] = read;
         Ok(Self {

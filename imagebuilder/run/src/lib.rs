@@ -9,6 +9,7 @@ pub mod cancel;
 pub mod document;
 pub mod exit;
 pub mod id;
+pub mod image_release;
 pub mod ledger;
 pub mod lock;
 pub mod output;

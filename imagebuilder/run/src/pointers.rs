@@ -13,19 +13,58 @@ use contract::names::Pointer;
 use crate::exit::Exit;
 use crate::ledger::Direction;
 use cloud::ids::{ImageId, ImageName};
-use cloud::{Answer, Cloud, Owned};
+use cloud::{Answer, Arch, Cloud, Owned};
 
 /// Pause between two reads.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How many reads. Validation takes a second or two, and has taken most of a minute; after two minutes it has failed.
 const READS: u32 = 480;
 
+/// Whose pointers: those of an image, or of one architecture of an image that is released for several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    image: ImageName,
+    arch: Option<Arch>,
+}
+
+impl Scope {
+    /// The pointers of an image; `arch` when it is released for several architectures.
+    pub fn new(image: &ImageName, arch: Option<Arch>) -> Self {
+        Self {
+            image: image.clone(),
+            arch,
+        }
+    }
+
+    /// All that an image may have, whether it was released for one architecture or for several.
+    pub fn all(image: &ImageName) -> impl Iterator<Item = Self> {
+        let several = Arch::ALL.map(Some);
+        let scopes = std::iter::once(None).chain(several);
+        scopes.map(|arch| Self::new(image, arch))
+    }
+
+    /// The image.
+    pub fn image(&self) -> &ImageName {
+        &self.image
+    }
+
+    /// The architecture, for an image that is released for several.
+    pub fn arch(&self) -> Option<Arch> {
+        self.arch
+    }
+
+    /// The full name of a pointer's parameter.
+    pub fn parameter(&self, pointer: Pointer) -> String {
+        pointer.parameter(self.image.as_str(), self.arch.map(Arch::as_str))
+    }
+}
+
 /// The image a pointer points at; `None` when it does not exist or contains no image id.
 ///
 /// # Errors
 /// When it cannot be read.
-pub async fn read(cloud: &Cloud, image: &ImageName, pointer: Pointer) -> Answer<Option<ImageId>> {
-    let name = pointer.parameter(image.as_str());
+pub async fn read(cloud: &Cloud, scope: &Scope, pointer: Pointer) -> Answer<Option<ImageId>> {
+    let name = scope.parameter(pointer);
     let parameter = cloud.parameters.parameter(&name).await?;
     Ok(parameter.and_then(|parameter| ImageId::parse(parameter.value).ok()))
 }
@@ -34,14 +73,14 @@ pub async fn read(cloud: &Cloud, image: &ImageName, pointer: Pointer) -> Answer<
 ///
 /// # Errors
 /// When it cannot be set, or does not read back within two minutes.
-pub async fn set(cloud: &Cloud, image: &ImageName, pointer: Pointer, to: &ImageId) -> Result<()> {
-    if read(cloud, image, pointer).await?.as_ref() == Some(to) {
+pub async fn set(cloud: &Cloud, scope: &Scope, pointer: Pointer, to: &ImageId) -> Result<()> {
+    if read(cloud, scope, pointer).await?.as_ref() == Some(to) {
         return Ok(());
     }
-    let name = pointer.parameter(image.as_str());
+    let name = scope.parameter(pointer);
     cloud.parameters.point(&name, to).await?;
     for _ in 0..READS {
-        if read(cloud, image, pointer).await?.as_ref() == Some(to) {
+        if read(cloud, scope, pointer).await?.as_ref() == Some(to) {
             return Ok(());
         }
         tokio::time::sleep(PAUSE).await;
@@ -59,18 +98,18 @@ pub async fn set(cloud: &Cloud, image: &ImageName, pointer: Pointer, to: &ImageI
 /// When it cannot be read, set or removed.
 pub async fn restore(
     cloud: &Cloud,
-    image: &ImageName,
+    scope: &Scope,
     pointer: Pointer,
     own: &Owned<ImageId>,
     before: Option<&ImageId>,
 ) -> Result<()> {
-    let name = pointer.parameter(image.as_str());
+    let name = scope.parameter(pointer);
     let now = cloud.parameters.parameter(&name).await?;
     let Some(own) = now.and_then(|now| now.owned_with(own)) else {
         return Ok(());
     };
     match before {
-        Some(before) => set(cloud, image, pointer, before).await,
+        Some(before) => set(cloud, scope, pointer, before).await,
         None => Ok(cloud.parameters.delete(&own).await?),
     }
 }
@@ -98,12 +137,12 @@ pub enum Moved {
 /// When one cannot be read or set.
 pub async fn advance(
     cloud: &Cloud,
-    image: &ImageName,
+    scope: &Scope,
     verified: &ImageId,
     before: Option<&ImageId>,
     direction: Direction,
 ) -> Result<Moved> {
-    let current = read(cloud, image, Pointer::Current).await?;
+    let current = read(cloud, scope, Pointer::Current).await?;
     if current.as_ref() == Some(verified) {
         return Ok(Moved::Unchanged);
     }
@@ -116,9 +155,9 @@ pub async fn advance(
     };
     let previous = previous.cloned();
     if let Some(previous) = &previous {
-        set(cloud, image, Pointer::Previous, previous).await?;
+        set(cloud, scope, Pointer::Previous, previous).await?;
     }
-    set(cloud, image, Pointer::Current, verified).await?;
+    set(cloud, scope, Pointer::Current, verified).await?;
     Ok(Moved::Moved { previous })
 }
 
@@ -127,8 +166,8 @@ mod tests {
     use super::*;
     use cloud::testing::InMemoryAws;
 
-    fn name() -> ImageName {
-        ImageName::parse("shop").unwrap()
+    fn name() -> Scope {
+        Scope::new(&ImageName::parse("shop").unwrap(), None)
     }
 
     #[tokio::test(start_paused = true)]
@@ -182,7 +221,7 @@ mod tests {
         for (what, current, before, verified, direction, previous) in cases {
             let aws = InMemoryAws::default();
             if !current.is_empty() {
-                let parameter = Pointer::Current.parameter("shop");
+                let parameter = name().parameter(Pointer::Current);
                 aws.state().parameters.insert(parameter, current.into());
             }
             let image = |id: &str| ImageId::parse(id).unwrap();

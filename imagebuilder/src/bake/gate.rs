@@ -137,7 +137,7 @@ pub(super) fn launch(
         instance_type: gate
             .instance_type
             .clone()
-            .unwrap_or_else(|| config.bake.instance_type.clone()),
+            .unwrap_or_else(|| config.instance_type().to_owned()),
         instance_profile: gate.instance_profile.clone(),
         subnet: gate.subnet.clone().or_else(|| config.bake.subnet.clone()),
         security_groups: gate.security_groups.clone(),

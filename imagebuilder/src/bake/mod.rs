@@ -12,6 +12,7 @@ pub(crate) mod key;
 pub(crate) mod preflight;
 mod publish;
 pub(crate) mod reap;
+mod release;
 mod source;
 pub(crate) mod sweep;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use serde::Serialize;
 
 pub(crate) use self::builder::{Builder, PackerBuilder};
 use self::publish::OwnImage;
+pub(crate) use self::release::Release;
 pub(crate) use self::source::resolve;
 use self::sweep::Left;
 use crate::channel::verify::Verified;
@@ -90,6 +92,8 @@ pub(crate) struct Baked {
     pub(crate) image: ImageId,
     /// Its name.
     pub(crate) name: String,
+    /// Its architecture, as EC2 spells it.
+    pub(crate) architecture: String,
     /// The digest of what went into it.
     #[schemars(with = "String")]
     pub(crate) digest: Digest,
@@ -128,38 +132,41 @@ impl Bake<'_> {
     ///
     /// The rule: *everything that a bake needs is checked before anything is created* ([`preflight`]).
     pub(crate) async fn run(&self) -> anyhow::Result<Baked> {
-        match self.prepare().await {
-            Ok(Prepared::Found(found)) => {
+        match self.prepared().await? {
+            Prepared::Found(found) => {
                 let (own, digest, source) = *found;
                 self.reuse(&own, digest, source).await
             }
-            Ok(Prepared::ToBake(prepared)) => self.carry_out(*prepared).await,
-            // A denied read is reported together with everything else that is denied.
-            Err(error) => match run::preflight::denied(&error) {
-                None => Err(error),
-                Some(call) => {
-                    let mut findings =
-                        preflight::findings(self.cloud, self.config, None, None).await;
-                    if findings.wrong.is_empty() {
-                        findings.wrong(
-                            call.to_string(),
-                            "allow it to the caller that `imagebuilder doctor` names; docs/operating.md has what a bake needs",
-                        );
-                    }
-                    findings.conclude(self.output)?;
-                    Err(error)
-                }
-            },
+            Prepared::ToBake(prepared) => self.carry_out(*prepared).await,
         }
+    }
+
+    /// What [`Bake::prepare`] finds; a denied read is reported together with everything else that is denied.
+    async fn prepared(&self) -> anyhow::Result<Prepared> {
+        let error = match self.prepare().await {
+            Ok(prepared) => return Ok(prepared),
+            Err(error) => error,
+        };
+        if let Some(call) = run::preflight::denied(&error) {
+            let mut findings = preflight::findings(self.cloud, self.config, None, None).await;
+            if findings.wrong.is_empty() {
+                findings.wrong(
+                    call.to_string(),
+                    "allow it to the caller that `imagebuilder doctor` names; docs/operating.md has what a bake needs",
+                );
+            }
+            findings.conclude(self.output)?;
+        }
+        Err(error)
     }
 
     /// Everything up to the point where something would be created.
     async fn prepare(&self) -> anyhow::Result<Prepared> {
-        let step = self.output.step("source", "resolve the source image");
+        let step = self.step("source", "resolve the source image");
         let source = source::resolve(self.cloud.images.as_ref(), self.config).await?;
         step.done(format!("{} {}", source.id, source.name));
 
-        let step = self.output.step("render", "gather and render the inputs");
+        let step = self.step("render", "gather and render the inputs");
         let mut staging = Staging::gather(self.config, &self.root, Some(&self.cloud.region))?;
         let gate_user_data = match &self.config.bake.gate.user_data {
             Some(path) => Some(staging::read_text(
@@ -186,9 +193,7 @@ impl Bake<'_> {
             return Ok(Prepared::Found(Box::new((found, digest, source.id))));
         }
 
-        let step = self
-            .output
-            .step("preflight", "check everything that the bake will need");
+        let step = self.step("preflight", "check everything that the bake will need");
         let found = preflight::findings(
             self.cloud,
             self.config,
@@ -214,33 +219,37 @@ impl Bake<'_> {
 
     /// Bakes what was prepared.
     async fn carry_out(&self, prepared: Inputs) -> anyhow::Result<Baked> {
-        let Inputs {
-            source,
-            staging,
-            gate_user_data,
-            digest,
-            parts,
-            channel,
-        } = prepared;
+        let run = new_run()?;
+        let _image_lock = self.lock(&run)?;
+        let mut ledger = self.begin(run, &prepared)?;
+        let made = async {
+            let candidate = self.create(&prepared, &mut ledger).await?;
+            self.publish(&candidate, &mut ledger).await?;
+            anyhow::Ok(candidate.image)
+        };
+        match made.await {
+            Ok(image) => self.finish(image, &prepared, ledger).await,
+            Err(error) => Err(self.undo(error, ledger).await),
+        }
+    }
 
-        let run = run::id::run_id("bake", jiff::Timestamp::now(), key::random()?);
+    /// Makes sure that no other bake of the image runs here.
+    fn lock(&self, run: &RunId) -> anyhow::Result<ImageLock> {
+        ImageLock::take(&self.runs, self.config.image.name.as_str(), run)
+    }
+
+    /// Begins the ledger of a run.
+    fn begin(&self, run: RunId, prepared: &Inputs) -> anyhow::Result<Ledger> {
         let name = self.config.image.name.as_str();
-        let _image_lock = ImageLock::take(&self.runs, name, &run)?;
         let mut ledger = Ledger::begin(&self.runs, run, "bake", name, &self.cloud.region)?;
         self.output.also_to(&ledger.folder().join("events.jsonl"))?;
         ledger.begin_bake(BakeRecord {
-            digest: digest.clone(),
-            inputs: parts.into_iter().collect(),
-            channel,
+            digest: prepared.digest.clone(),
+            inputs: prepared.parts.iter().cloned().collect(),
+            channel: prepared.channel,
             candidate_before: None,
         })?;
-        match self
-            .create(&staging, &source, &digest, gate_user_data, &mut ledger)
-            .await
-        {
-            Ok(image) => self.finish(image, digest, source.id, ledger).await,
-            Err(error) => Err(self.undo(error, ledger).await),
-        }
+        Ok(ledger)
     }
 
     /// Refuses an agent that the channel would replace at once, and stages the channel's metadata. Returns its versions;
@@ -249,9 +258,7 @@ impl Bake<'_> {
         let (Some(settings), Some(verified)) = (&self.config.channel, self.channel) else {
             return Ok(None);
         };
-        let step = self
-            .output
-            .step("channel", format!("channel {}", settings.name));
+        let step = self.step("channel", format!("channel {}", settings.name));
         let arch = self.config.image.arch;
         let agent = channel::admit(
             verified,
@@ -305,8 +312,8 @@ impl Bake<'_> {
         };
         found.retain(|image| image.state == ImageState::Available && same(image));
         found.sort_by(|a, b| b.created.cmp(&a.created));
-        let name = &self.config.image.name;
-        let pointed = pointers::read(self.cloud, name, Pointer::Candidate).await?;
+        let scope = self.config.pointers();
+        let pointed = pointers::read(self.cloud, &scope, Pointer::Candidate).await?;
         let published = |image: &Image| {
             image
                 .tags
@@ -329,7 +336,7 @@ impl Bake<'_> {
         source: ImageId,
     ) -> anyhow::Result<Baked> {
         let found = &own.image;
-        let mut step = self.output.step(
+        let mut step = self.step(
             "reuse",
             format!("nothing changed: {} has the same inputs", found.id),
         );
@@ -342,21 +349,22 @@ impl Bake<'_> {
         Ok(Baked {
             image: found.id.clone(),
             name: found.name.clone(),
+            architecture: self.config.image.arch.to_string(),
             digest,
             source,
             run: None,
         })
     }
 
-    /// The steps that create. Whatever fails here, the ledger lists what exists.
-    async fn create(
-        &self,
-        staging: &Staging,
-        source: &Image,
-        digest: &Digest,
-        gate_user_data: Option<String>,
-        ledger: &mut Ledger,
-    ) -> anyhow::Result<Image> {
+    /// The steps that create, up to a candidate that passed the gate. Whatever fails here, the ledger lists what exists.
+    async fn create(&self, prepared: &Inputs, ledger: &mut Ledger) -> anyhow::Result<OwnImage> {
+        let Inputs {
+            source,
+            staging,
+            gate_user_data,
+            digest,
+            ..
+        } = prepared;
         let origin = Origin {
             run: ledger.run().clone(),
             image: self.config.image.name.clone(),
@@ -376,10 +384,9 @@ impl Bake<'_> {
         let id = self.build(&facts, ledger).await?;
         let candidate = self.candidate(&id, &facts.tags, ledger).await?;
         self.stop_here("after the build")?;
-        self.gate(&id, gate_user_data, ledger).await?;
+        self.gate(&id, gate_user_data.clone(), ledger).await?;
         self.stop_here("after the gate")?;
-        self.publish(&candidate, ledger).await?;
-        Ok(candidate.image)
+        Ok(candidate)
     }
 
     /// Writes the run folder and has the builder check it. Returns the public key for the builder's SSH.
@@ -391,7 +398,7 @@ impl Bake<'_> {
         ledger: &mut Ledger,
     ) -> anyhow::Result<String> {
         ledger.step("validate")?;
-        let step = self.output.step(
+        let step = self.step(
             "validate",
             format!(
                 "write run folder {} and validate the template",
@@ -443,7 +450,7 @@ impl Bake<'_> {
     /// Has the builder build the image.
     async fn build(&self, facts: &Facts, ledger: &mut Ledger) -> anyhow::Result<ImageId> {
         ledger.step("build")?;
-        let mut step = self.output.step(
+        let mut step = self.step(
             "build",
             format!("build {} from {}", facts.ami_name, facts.source),
         );
@@ -472,7 +479,7 @@ impl Bake<'_> {
         ledger: &mut Ledger,
     ) -> anyhow::Result<OwnImage> {
         ledger.step("candidate")?;
-        let mut step = self.output.step("candidate", format!("candidate {id}"));
+        let mut step = self.step("candidate", format!("candidate {id}"));
         let candidate = self.available(id, ledger, tags, &mut step).await?;
         step.done(format!(
             "available, {} snapshots",
@@ -489,7 +496,7 @@ impl Bake<'_> {
         ledger: &mut Ledger,
     ) -> anyhow::Result<()> {
         ledger.step("gate")?;
-        let mut step = self.output.step(
+        let mut step = self.step(
             "gate",
             format!("gate {id}: boot it and wait for its agent's verdict"),
         );
@@ -514,12 +521,25 @@ impl Bake<'_> {
     async fn publish(&self, candidate: &OwnImage, ledger: &mut Ledger) -> anyhow::Result<()> {
         ledger.step("publish")?;
         let id = &candidate.image.id;
-        let mut step = self.output.step("publish", format!("publish {id}"));
+        let mut step = self.step("publish", format!("publish {id}"));
         let changed =
             publish::publish(self.cloud, self.config, candidate, Some(ledger), &mut step).await?;
         ledger.mark(Kind::Image, id.as_str(), State::Kept)?;
         step.done(changed.join(", "));
         Ok(())
+    }
+
+    /// A step's progress; its title names the architecture when the image is released for several.
+    fn step(&self, id: &'static str, title: impl Into<String>) -> run::output::Step {
+        let title = title.into();
+        self.output.step(
+            id,
+            if self.config.several() {
+                format!("{title} ({})", self.config.image.arch)
+            } else {
+                title
+            },
+        )
     }
 
     fn stop_here(&self, when: &str) -> anyhow::Result<()> {
@@ -612,13 +632,12 @@ impl Bake<'_> {
     async fn finish(
         &self,
         image: Image,
-        digest: Digest,
-        source: ImageId,
+        prepared: &Inputs,
         mut ledger: Ledger,
     ) -> anyhow::Result<Baked> {
         ledger.undoing();
         ledger.step("sweep")?;
-        let mut step = self.output.step("sweep", "remove what the bake needed");
+        let mut step = self.step("sweep", "remove what the bake needed");
         key::remove(ledger.folder());
         match sweep::sweep(self.cloud, &mut ledger, &mut step).await {
             Ok(left) if left.is_empty() => step.done("nothing is left"),
@@ -638,15 +657,16 @@ impl Bake<'_> {
         Ok(Baked {
             image: image.id,
             name: image.name,
-            digest,
-            source,
+            architecture: self.config.image.arch.to_string(),
+            digest: prepared.digest.clone(),
+            source: prepared.source.id.clone(),
             run: Some(ledger.run().clone()),
         })
     }
 
     /// Failed: undoes everything, and reports by the exit code whether something remains.
     async fn undo(&self, error: anyhow::Error, mut ledger: Ledger) -> anyhow::Error {
-        let mut step = self.output.step("undo", "undo what the bake created");
+        let mut step = self.step("undo", "undo what the bake created");
         ledger.undoing();
         key::remove(ledger.folder());
         let began = !ledger.journal().things.is_empty();
@@ -705,10 +725,19 @@ impl Bake<'_> {
             .find(|thing| thing.kind == Kind::Image && thing.id.is_some())
             .and_then(|thing| thing.id?.typed().ok());
         if let Some(image) = image {
-            publish::undo(self.cloud, &self.config.image.name, &image, ledger).await?;
+            publish::undo(self.cloud, &self.config.pointers(), &image, ledger).await?;
         }
         sweep::sweep(self.cloud, ledger, step).await
     }
+}
+
+/// The id of a new run.
+fn new_run() -> anyhow::Result<RunId> {
+    Ok(run::id::run_id(
+        "bake",
+        jiff::Timestamp::now(),
+        key::random()?,
+    ))
 }
 
 /// What is left, by name.

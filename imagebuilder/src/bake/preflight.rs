@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{Arch, Config, Encryption};
+use crate::config::{Config, Encryption, default_type};
 use cloud::ids::{SubnetId, VpcId};
 use cloud::{Cloud, Image, Kind, Launch, Tags};
 use run::permissions::{Need, Verb, needed};
@@ -150,7 +150,7 @@ async fn network(cloud: &Cloud, config: &Config) -> Findings {
 async fn types(cloud: &Cloud, config: &Config) -> Findings {
     let mut findings = Findings::default();
     let arch = config.image.arch;
-    let mut all = vec![(Who::Builder, config.bake.instance_type.as_str())];
+    let mut all = vec![(Who::Builder, config.instance_type())];
     let gate = config.bake.gate.instance_type.as_deref();
     all.extend(gate.map(|name| (Who::Gate, name)));
     for (who, name) in all {
@@ -164,7 +164,7 @@ async fn types(cloud: &Cloud, config: &Config) -> Findings {
                 ),
                 format!(
                     "name another `instance_type` in {place}, e.g. {}",
-                    example(arch)
+                    default_type(arch)
                 ),
             ),
             Ok(Some(_)) => {}
@@ -178,13 +178,6 @@ async fn types(cloud: &Cloud, config: &Config) -> Findings {
         }
     }
     findings
-}
-
-fn example(arch: Arch) -> &'static str {
-    match arch {
-        Arch::X86_64 => "t3.small",
-        Arch::Arm64 => "t4g.small",
-    }
 }
 
 /// Checks that the gate's instance profile exists and has a role; returns the role's ARN.
@@ -226,7 +219,7 @@ async fn launches(
     ]);
     let builder = Launch {
         image: source.id.clone(),
-        instance_type: bake.instance_type.clone(),
+        instance_type: config.instance_type().to_owned(),
         instance_profile: None,
         subnet: bake.subnet.clone(),
         security_groups: Vec::new(),

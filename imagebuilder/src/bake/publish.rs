@@ -8,12 +8,12 @@ use contract::names::Pointer;
 use contract::tags;
 
 use crate::config::Config;
-use cloud::ids::{ImageId, ImageName, RunId, SnapshotId};
+use cloud::ids::{ImageId, RunId, SnapshotId};
 use cloud::{Cloud, Image, Owned, Tags};
 use run::exit::Exit;
 use run::ledger::{Former, Ledger};
 use run::output::Step;
-use run::pointers;
+use run::pointers::{self, Scope};
 
 /// A tag is visible within a second.
 const READ_BACK: Duration = Duration::from_millis(250);
@@ -72,31 +72,46 @@ pub(crate) async fn publish(
     ledger: Option<&mut Ledger>,
     step: &mut Step,
 ) -> anyhow::Result<Vec<String>> {
+    let mut changed = point(cloud, config, own, ledger, step).await?;
+    changed.extend(mark_fit(cloud, own).await?);
+    Ok(changed)
+}
+
+/// Shares an image and points `candidate` at it. Returns what it changed.
+pub(super) async fn point(
+    cloud: &Cloud,
+    config: &Config,
+    own: &OwnImage,
+    ledger: Option<&mut Ledger>,
+    step: &mut Step,
+) -> anyhow::Result<Vec<String>> {
     let image = &own.image;
     let mut changed = Vec::new();
     changed.extend(share(cloud, config, image, step).await?);
-    let name = &config.image.name;
-    let before = pointers::read(cloud, name, Pointer::Candidate).await?;
+    let scope = config.pointers();
+    let before = pointers::read(cloud, &scope, Pointer::Candidate).await?;
     if before.as_ref() != Some(&image.id) {
         if let Some(ledger) = ledger {
             ledger.update_bake(|bake| bake.candidate_before = Some(Former::from(before)))?;
         }
-        let parameter = Pointer::Candidate.parameter(name.as_str());
+        let parameter = scope.parameter(Pointer::Candidate);
         step.waiting(format!("pointing {parameter} at {}", image.id));
-        pointers::set(cloud, name, Pointer::Candidate, &image.id).await?;
+        pointers::set(cloud, &scope, Pointer::Candidate, &image.id).await?;
         changed.push(format!("{parameter} points at {}", image.id));
     }
-    if image
-        .tags
-        .get(tags::VERDICT)
-        .is_none_or(|verdict| verdict != "fit")
-    {
-        let verdict = Tags::from([(tags::VERDICT.to_owned(), "fit".to_owned())]);
-        own.tag(cloud, &verdict).await?;
-        read_back_tag(cloud, &image.id).await?;
-        changed.push("tagged fit".into());
-    }
     Ok(changed)
+}
+
+/// Tags an image with its verdict, which is what makes it published. Returns what it changed.
+pub(super) async fn mark_fit(cloud: &Cloud, own: &OwnImage) -> anyhow::Result<Option<String>> {
+    let verdict = own.image.tags.get(tags::VERDICT);
+    if verdict.is_some_and(|verdict| verdict == "fit") {
+        return Ok(None);
+    }
+    let verdict = Tags::from([(tags::VERDICT.to_owned(), "fit".to_owned())]);
+    own.tag(cloud, &verdict).await?;
+    read_back_tag(cloud, &own.image.id).await?;
+    Ok(Some("tagged fit".into()))
 }
 
 async fn share(
@@ -168,7 +183,7 @@ async fn read_back_tag(cloud: &Cloud, id: &ImageId) -> anyhow::Result<()> {
 /// Restores the candidate pointer to its value before this run, if it points at this run's image now.
 pub(crate) async fn undo(
     cloud: &Cloud,
-    image_name: &ImageName,
+    scope: &Scope,
     image: &Owned<ImageId>,
     ledger: &Ledger,
 ) -> anyhow::Result<()> {
@@ -176,12 +191,13 @@ pub(crate) async fn undo(
     let Some(before) = bake.and_then(|bake| bake.candidate_before.as_ref()) else {
         return Ok(());
     };
-    pointers::restore(cloud, image_name, Pointer::Candidate, image, before.image()).await
+    pointers::restore(cloud, scope, Pointer::Candidate, image, before.image()).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cloud::ids::ImageName;
     use cloud::testing::InMemoryAws;
     use run::ledger::Found;
 
@@ -219,8 +235,8 @@ mod tests {
                 .parameters
                 .insert(parameter.into(), points_at.into());
             let own = Owned::for_test(ImageId::parse("ami-9").unwrap());
-            let name = ImageName::parse("shop").unwrap();
-            undo(&aws.cloud(), &name, &own, &ledger(runs.path(), before))
+            let scope = Scope::new(&ImageName::parse("shop").unwrap(), None);
+            undo(&aws.cloud(), &scope, &own, &ledger(runs.path(), before))
                 .await
                 .unwrap();
             let aws = aws.state();

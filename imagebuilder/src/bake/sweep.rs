@@ -12,7 +12,7 @@ use contract::tags;
 use super::publish::OwnImage;
 use cloud::ids::{ImageId, InstanceId, RunId, SnapshotId, VolumeId};
 use cloud::{
-    Answer, Cloud, CloudError, Image, Instance, InstanceState, Kind as Cause, Owned, Search,
+    Answer, Arch, Cloud, CloudError, Image, Instance, InstanceState, Kind as Cause, Owned, Search,
 };
 use run::ledger::{Kind, Ledger, State, Thing};
 use run::output::Step;
@@ -52,10 +52,15 @@ async fn claim(cloud: &Cloud, image: &Image, name: &str, run: &RunId) -> Answer<
     {
         return Ok(Some("it is published".into()));
     }
-    for pointer in Pointer::ALL {
-        let parameter = cloud.parameters.parameter(&pointer.parameter(name)).await?;
-        if parameter.is_some_and(|parameter| parameter.value == image.id.as_str()) {
-            return Ok(Some(format!("it is {pointer}")));
+    // The image may have been released for other architectures than its configuration names by now.
+    let several = Arch::ALL.map(|arch| Some(arch.as_str()));
+    for arch in std::iter::once(None).chain(several) {
+        for pointer in Pointer::ALL {
+            let parameter = pointer.parameter(name, arch);
+            let parameter = cloud.parameters.parameter(&parameter).await?;
+            if parameter.is_some_and(|parameter| parameter.value == image.id.as_str()) {
+                return Ok(Some(format!("it is {pointer}")));
+            }
         }
     }
     let users = cloud.instances.instances_of(&image.id).await?;

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::bake::{self, PackerBuilder, Reuse};
+use crate::bake::{self, PackerBuilder, Release, Reuse};
 use crate::channel::session::{Access, ChannelSession};
 use crate::context::Context;
 use crate::packer::Packer;
@@ -13,6 +13,9 @@ use run::exit::Exit;
 /// Resolves the source image, renders the Packer template, runs Packer, boots one throwaway instance of the result
 /// and publishes it once its agent reports that it is fit. When an image of the very same inputs is published already, that
 /// one is printed and nothing is baked.
+///
+/// An image for several architectures (`arch` as a list) is baked and gated for each, and published for all or for none; a line
+/// with architecture and id is printed for each.
 #[derive(Debug, Args)]
 pub(crate) struct Bake {
     /// Bake even if an image of the same inputs exists.
@@ -22,27 +25,30 @@ pub(crate) struct Bake {
 
 impl Bake {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let config = context.config()?;
-        let (cloud, packer) = tokio::join!(context.cloud(&config), Packer::find());
+        let configs = context.configs()?;
+        let config = &configs[0];
+        let (cloud, packer) = tokio::join!(context.cloud(config), Packer::find());
         let (cloud, packer) = (cloud?, packer?);
         let channel = match config.channel {
             Some(_) => {
-                let session = ChannelSession::open(context, &config, Access::Read).await?;
+                let session = ChannelSession::open(context, config, Access::Read).await?;
                 Some(session.verified().await?)
             }
             None => None,
         };
-        let bake = bake::Bake {
-            config: &config,
+        let version = packer.version;
+        let builder = PackerBuilder {
+            packer,
+            instances: cloud.instances.clone(),
+            identity: cloud.identity.clone(),
+        };
+        let bakes = configs.iter().map(|config| bake::Bake {
+            config,
             root: context.root(),
             runs: context.runs(),
             cloud: &cloud,
-            packer: packer.version,
-            builder: &PackerBuilder {
-                packer,
-                instances: cloud.instances.clone(),
-                identity: cloud.identity.clone(),
-            },
+            packer: version,
+            builder: &builder,
             output: &context.output,
             cancel: &context.cancel,
             reuse: if self.force {
@@ -51,12 +57,26 @@ impl Bake {
                 Reuse::Allowed
             },
             channel: channel.as_ref(),
-        };
-        let baked = bake.run().await?;
-        if context.output.wants_json() {
-            context.output.json(&baked)?;
+        });
+        let bakes: Vec<_> = bakes.collect();
+        if let [bake] = &bakes[..] {
+            let baked = bake.run().await?;
+            if context.output.wants_json() {
+                context.output.json(&baked)?;
+            } else {
+                context.output.data(baked.image.as_str())?;
+            }
         } else {
-            context.output.data(baked.image.as_str())?;
+            let baked = Release { bakes }.run().await?;
+            if context.output.wants_json() {
+                context.output.json_list(&baked)?;
+            } else {
+                for one in &baked {
+                    context
+                        .output
+                        .data(format!("{} {}", one.architecture, one.image))?;
+                }
+            }
         }
         Ok(Exit::Done)
     }

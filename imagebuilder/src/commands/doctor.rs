@@ -8,7 +8,7 @@ use super::channel;
 use crate::bake::{self, resolve};
 use crate::channel::session::{Access, ChannelSession};
 use crate::channel::show::View;
-use crate::config::Config;
+use crate::config::{Arch, Config};
 use crate::context::Context;
 use crate::packer::Packer;
 use crate::staging::{Staging, TEMPLATE};
@@ -116,6 +116,8 @@ struct Report<'a> {
     output: &'a Output,
     checks: Vec<Check>,
     wrong: usize,
+    /// Which architecture the checks are for, when the image is released for several.
+    arch: Option<Arch>,
 }
 
 impl Report<'_> {
@@ -123,7 +125,11 @@ impl Report<'_> {
         if matches!(finding, Finding::Wrong(..)) {
             self.wrong += 1;
         }
-        let check = finding.check(subject);
+        let subject = match self.arch {
+            Some(arch) => format!("{subject} ({arch})"),
+            None => subject.to_owned(),
+        };
+        let check = finding.check(&subject);
         if !self.output.wants_json() {
             self.output.data(check.line())?;
         }
@@ -158,33 +164,37 @@ impl Doctor {
             output: &context.output,
             checks: Vec::new(),
             wrong: 0,
+            arch: None,
         };
         let path = context.config_path().display().to_string();
-        let config = report.attempt("configuration", context.config(), |_| {
+        let configs = report.attempt("configuration", context.configs(), |_| {
             format!("{path} is valid")
         })?;
         let packer = report.attempt("packer", Packer::find().await, |packer| {
             format!("{} at {}", packer.version, packer.path().display())
         })?;
-        if let Some(config) = config {
+        for config in configs.iter().flatten() {
+            if config.several() {
+                report.arch = Some(config.image.arch);
+            }
             let root = context.root();
-            let staging = report.attempt("inputs", rendered(&config, &root), |staging| {
+            let staging = report.attempt("inputs", rendered(config, &root), |staging| {
                 format!(
                     "templates render, {} files for the image were found",
                     staging.files.len()
                 )
             })?;
             if config.channel.is_some() {
-                let finding = channel_check(context, &config).await;
+                let finding = channel_check(context, config).await;
                 report.add("channel", finding)?;
             }
-            let cloud = report.attempt("credentials", context.cloud(&config).await, |cloud| {
+            let cloud = report.attempt("credentials", context.cloud(config).await, |cloud| {
                 format!("found; region {}", cloud.region)
             })?;
             if let Some(cloud) = cloud {
-                let source = cloud_checks(&mut report, &cloud, &config, &root).await?;
-                if let (Some(packer), Some(staging), Some(source)) = (packer, staging, source) {
-                    let checked = packer_check(&packer, &staging, &config, &cloud, &source).await;
+                let source = cloud_checks(&mut report, &cloud, config, &root).await?;
+                if let (Some(packer), Some(staging), Some(source)) = (&packer, staging, source) {
+                    let checked = packer_check(packer, &staging, config, &cloud, &source).await;
                     report.attempt("template", checked, |()| {
                         format!("packer {} accepts it", packer.version)
                     })?;

@@ -11,7 +11,7 @@ use cloud::ids::{ImageId, ImageName};
 use cloud::{Cloud, Image, ImageState, Search};
 use run::document::Document;
 use run::exit::Exit;
-use run::pointers;
+use run::pointers::{self, Scope};
 
 /// Arguments of `images`.
 ///
@@ -76,9 +76,11 @@ async fn rows(cloud: &Cloud, name: &ImageName) -> anyhow::Result<Vec<Row>> {
         .await?;
     images.sort_by(|a, b| b.created.cmp(&a.created));
     let mut pointing = Vec::new();
-    for pointer in Pointer::ALL {
-        if let Some(image) = pointers::read(cloud, name, pointer).await? {
-            pointing.push((image, pointer.to_string()));
+    for scope in Scope::all(name) {
+        for pointer in Pointer::ALL {
+            if let Some(image) = pointers::read(cloud, &scope, pointer).await? {
+                pointing.push((image, pointer.to_string()));
+            }
         }
     }
     Ok(images

@@ -6,6 +6,7 @@ use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::config::{Arch, one_of};
 use crate::context::Context;
 use crate::packer::Version;
 use crate::staging::{Staging, TEMPLATE};
@@ -31,6 +32,9 @@ pub(crate) struct Render {
     /// Packer release to render for.
     #[arg(long, value_name = "VERSION", default_value = "1.6.6")]
     packer: String,
+    /// Architecture to render for, when the image is released for several.
+    #[arg(long, value_name = "ARCH")]
+    arch: Option<Arch>,
     /// Source image id to render with.
     #[arg(long, value_name = "AMI", default_value = UNRESOLVED)]
     source_ami: ImageId,
@@ -59,7 +63,7 @@ impl Document for Rendered {
 impl Render {
     #[expect(clippy::unused_async, reason = "verbs share one signature")]
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let config = context.config()?;
+        let config = one_of(context.configs()?, self.arch)?;
         let Some(packer) = Version::parse(&self.packer) else {
             return Err(Exit::Usage
                 .error(format!("`{}` is not a release like 1.6.6", self.packer))

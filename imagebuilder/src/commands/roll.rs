@@ -2,10 +2,14 @@
 
 use clap::{Args, Subcommand};
 
+use crate::config::{Arch, Config};
 use crate::context::Context;
+use cloud::Cloud;
 use cloud::ids::ImageId;
 use roll::RollContext;
+use roll::architecture::of_group;
 use roll::plan::Consent;
+use roll::settings::Settings;
 use roll::smoke::Processes;
 use roll::verbs::{self, Busy, Extent, Request};
 use run::exit::Exit;
@@ -100,9 +104,11 @@ impl Roll {
         let config = context.config()?;
         let settings = config.settings()?;
         let cloud = context.cloud(&config).await?;
+        let arch = architecture(&config, &cloud, &settings).await?;
         let roll = RollContext {
             cloud: &cloud,
             image: &config.image.name,
+            arch,
             settings: &settings,
             output: &context.output,
             cancel: &context.cancel,
@@ -117,4 +123,17 @@ impl Roll {
             }
         }
     }
+}
+
+/// The architecture of the fleet's instances, when the image is released for several.
+pub(super) async fn architecture(
+    config: &Config,
+    cloud: &Cloud,
+    settings: &Settings,
+) -> anyhow::Result<Option<Arch>> {
+    if !config.several() {
+        return Ok(None);
+    }
+    let arch = of_group(cloud, &settings.group, &config.released).await?;
+    Ok(Some(arch))
 }

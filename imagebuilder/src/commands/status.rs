@@ -6,6 +6,7 @@ use crate::context::Context;
 use roll::observe::{self, Gaps, Known, Which};
 use roll::status::{self, Pointers};
 use run::exit::Exit;
+use run::pointers::Scope;
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
@@ -19,7 +20,9 @@ impl Status {
         let image = &config.image.name;
         let output = &context.output;
         let mut gaps = Gaps::Named(Vec::new());
-        let pointers = Pointers::read(&cloud, image, &mut gaps).await?;
+        let arch = super::roll::architecture(&config, &cloud, &settings).await?;
+        let scope = Scope::new(image, arch);
+        let pointers = Pointers::read(&cloud, &scope, &mut gaps).await?;
         let group = &settings.group;
         let mut known = Known::default();
         let view = observe::find(&cloud, image, group, &mut known, Which::All, &mut gaps).await?;

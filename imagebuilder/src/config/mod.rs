@@ -2,6 +2,7 @@
 //!
 //! Reads the one file and nothing else: whether a payload file exists is found out where it is read.
 
+mod architectures;
 mod channel;
 mod closed;
 #[cfg(test)]
@@ -13,11 +14,16 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::Deserialize;
 
+pub(crate) use self::architectures::one_of;
+#[cfg(test)]
+pub(crate) use self::architectures::parse;
 pub(crate) use self::channel::{Channel, Expires, KeySource, Keys, Repository};
 pub(crate) use self::closed::{ImagePath, KmsKey, Mode, Owner, SshInterface, UserName};
+pub(crate) use cloud::Arch;
 use cloud::ids::{AccountId, ImageName, SecurityGroupId, ServiceName, SubnetId, VpcId};
 use roll::settings::{Fleet, Roll, Settings};
 use run::exit::{Exit, Failure};
+use run::pointers::Scope;
 
 /// The whole configuration, valid.
 #[derive(Clone, Debug, Deserialize)]
@@ -38,6 +44,9 @@ pub(crate) struct Config {
     pub(crate) roll: Roll,
     /// `[channel]`: where instances take new agents from. Commands of the channel ask for it.
     pub(crate) channel: Option<Channel>,
+    /// The architectures that the image is released for together, this one among them; empty when it is for one alone.
+    #[serde(skip)]
+    pub(crate) released: Vec<Arch>,
 }
 
 /// `[image]`.
@@ -66,29 +75,6 @@ pub(crate) struct Image {
     /// Passed to the templates as `variables.<name>`.
     #[serde(default)]
     pub(crate) variables: BTreeMap<String, toml::Value>,
-}
-
-/// The architectures we build for, as EC2 spells them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Arch {
-    /// 64-bit x86.
-    #[default]
-    #[serde(rename = "x86_64")]
-    X86_64,
-    /// 64-bit ARM.
-    #[serde(rename = "arm64")]
-    Arm64,
-}
-
-impl Arch {
-    /// EC2's spelling.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::X86_64 => "x86_64",
-            Self::Arm64 => "arm64",
-        }
-    }
 }
 
 /// `[image.source]`.
@@ -265,8 +251,8 @@ fn unit_name(text: &str) -> bool {
 pub(crate) struct Bake {
     /// The region, unless the environment names one.
     pub(crate) region: Option<String>,
-    /// The builder's instance type.
-    pub(crate) instance_type: String,
+    /// The builder's instance type; see [`Config::instance_type`].
+    instance_type: Option<String>,
     /// The builder's subnet.
     pub(crate) subnet: Option<SubnetId>,
     /// The builder's VPC.
@@ -339,7 +325,7 @@ impl Bake {
             least("timeout_seconds", self.timeout_seconds),
             least("gate.timeout_seconds", self.gate.timeout_seconds),
             finding(
-                self.instance_type.is_empty() || self.gate.instance_type.as_deref() == Some(""),
+                self.instance_type.as_deref() == Some("") || self.gate.instance_type.as_deref() == Some(""),
                 "instance_type is empty",
             ),
         ]
@@ -352,7 +338,7 @@ impl Default for Bake {
     fn default() -> Self {
         Self {
             region: None,
-            instance_type: "t3.small".into(),
+            instance_type: None,
             subnet: None,
             vpc: None,
             ssh_interface: None,
@@ -401,8 +387,8 @@ impl Default for Gate {
 }
 
 impl Config {
-    /// Reads and validates a configuration file.
-    pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
+    /// Reads and validates a configuration file: one configuration for each architecture.
+    pub(crate) fn load(path: &Path) -> anyhow::Result<Vec<Self>> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             let absent = error.kind() == std::io::ErrorKind::NotFound;
             let failure = Exit::Usage
@@ -416,7 +402,7 @@ impl Config {
                 failure
             }
         })?;
-        Ok(Self::parse(&text, &path.display().to_string())?)
+        Ok(architectures::parse(&text, &path.display().to_string())?)
     }
 
     /// Validates configuration text; `place` is the file's name in errors.
@@ -424,6 +410,22 @@ impl Config {
         let config: Self = toml::from_str(text).map_err(|error| refusal(text, place, &error))?;
         config.validate(place)?;
         Ok(config)
+    }
+
+    /// Whose pointers a bake of this configuration sets.
+    pub(crate) fn pointers(&self) -> Scope {
+        Scope::new(&self.image.name, self.several().then_some(self.image.arch))
+    }
+
+    /// Whether the image is released for several architectures, of which this is one.
+    pub(crate) fn several(&self) -> bool {
+        !self.released.is_empty()
+    }
+
+    /// The builder's instance type.
+    pub(crate) fn instance_type(&self) -> &str {
+        let own = self.bake.instance_type.as_deref();
+        own.unwrap_or_else(|| default_type(self.image.arch))
     }
 
     /// What is rolled and how, for the commands that roll.
@@ -460,6 +462,11 @@ impl Config {
 
     /// Refuses invalid settings, all of them at once.
     fn validate(&self, place: &str) -> Result<(), Failure> {
+        refuse(place, &self.findings())
+    }
+
+    /// Invalid settings, each in one line.
+    fn findings(&self) -> Vec<String> {
         let mut findings = Vec::new();
         if let Some(fleet) = &self.fleet
             && let Err(error) = Settings::validate(fleet, &self.roll)
@@ -493,15 +500,28 @@ impl Config {
             }
         }
         findings.extend(self.bake.findings());
-        if findings.is_empty() {
-            return Ok(());
-        }
-        let placed: Vec<String> = findings
-            .into_iter()
-            .map(|finding| format!("{place}: {finding}"))
-            .collect();
-        Err(Exit::Usage.error(placed.join("\n")))
+        findings
     }
+}
+
+/// The instance type of builders that no setting names one for: small, current and cheap.
+pub(crate) fn default_type(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "t3.small",
+        Arch::Arm64 => "t4g.small",
+    }
+}
+
+/// The error for a configuration with findings.
+fn refuse(place: &str, findings: &[String]) -> Result<(), Failure> {
+    if findings.is_empty() {
+        return Ok(());
+    }
+    let placed: Vec<String> = findings
+        .iter()
+        .map(|finding| format!("{place}: {finding}"))
+        .collect();
+    Err(Exit::Usage.error(placed.join("\n")))
 }
 
 fn refusal(text: &str, place: &str, error: &toml::de::Error) -> Failure {

@@ -66,6 +66,19 @@ impl Parameters for Ssm {
         Ok(())
     }
 
+    async fn write(&self, name: &str, value: &str) -> Answer<()> {
+        self.0
+            .put_parameter()
+            .name(name)
+            .r#type(ParameterType::String)
+            .value(value)
+            .overwrite(true)
+            .send()
+            .await
+            .map_err(failed(format!("write parameter {name}")))?;
+        Ok(())
+    }
+
     async fn delete(&self, name: &Owned<String>) -> Answer<()> {
         let answer = self
             .0

@@ -51,6 +51,9 @@ fn version(answer: &LaunchTemplateVersion) -> Option<TemplateVersion> {
     Some(TemplateVersion {
         number: number(answer.version_number())?,
         image: image(data),
+        instance_type: data
+            .and_then(ResponseLaunchTemplateData::instance_type)
+            .map(ToString::to_string),
         description: answer.version_description().unwrap_or_default().to_owned(),
         shape: shape(data),
     })

@@ -79,6 +79,14 @@ impl Parameters for InMemoryAws {
         .await
     }
 
+    async fn write(&self, name: &str, value: &str) -> Answer<()> {
+        self.change("write", |aws| {
+            aws.parameters.insert(name.to_owned(), value.to_owned());
+            Ok(())
+        })
+        .await
+    }
+
     async fn delete(&self, name: &Owned<String>) -> Answer<()> {
         self.change("delete", |aws| {
             aws.parameters.remove(name.id());

@@ -8,6 +8,7 @@ impl AwsState {
         self.template.versions.push(TemplateVersion {
             number,
             image: TemplateImage::Literal(ImageId::parse(image).unwrap()),
+            instance_type: Some("t3.micro".to_owned()),
             description: "by hand".to_owned(),
             shape: "shape".to_owned(),
         });
@@ -47,6 +48,7 @@ impl LaunchTemplates for InMemoryAws {
             let made = TemplateVersion {
                 number,
                 image: TemplateImage::Literal(new.image.clone()),
+                instance_type: source.instance_type.clone(),
                 description: new.description.clone(),
                 shape: aws
                     .misshapen

@@ -119,6 +119,7 @@ impl Fixture {
         let context = RollContext {
             cloud: &cloud,
             image: &image,
+            arch: None,
             settings: &self.settings,
             output: &self.output,
             cancel: &self.cancel,

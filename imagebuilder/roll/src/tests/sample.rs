@@ -76,6 +76,7 @@ pub(crate) fn version(number: u64, image_id: &str, description: &str) -> Templat
     TemplateVersion {
         number,
         image: TemplateImage::Literal(image(image_id)),
+        instance_type: Some("t3.micro".into()),
         description: description.into(),
         shape: "shape".into(),
     }

@@ -93,16 +93,18 @@ async fn conclude_verified(
     run: &RefreshRun,
     mut ledger: Option<Ledger>,
 ) -> Result<Exit> {
-    let RollContext {
-        cloud,
-        image,
-        output,
-        ..
-    } = context;
+    let RollContext { cloud, output, .. } = context;
     let target = &run.target;
     let before = run.previous.as_ref().map(|previous| &previous.image);
     let step = output.step("pointers", "move the pointers");
-    let moved = pointers::advance(cloud, image, &target.image, before, run.direction).await;
+    let moved = pointers::advance(
+        cloud,
+        &context.scope(),
+        &target.image,
+        before,
+        run.direction,
+    )
+    .await;
     let moved = match moved {
         Ok(moved) => moved,
         Err(error) => {

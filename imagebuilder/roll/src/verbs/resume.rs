@@ -72,7 +72,7 @@ async fn direction(
     if let Some(recorded) = recorded {
         return Ok(recorded.direction);
     }
-    let pointed = observe::pointed(context.cloud, context.image).await;
+    let pointed = observe::pointed(context.cloud, &context.scope()).await;
     let pointed = preflight::explain_denial(context, Verb::Watch, pointed).await?;
     let served = [pointed.current, pointed.previous];
     Ok(if served.iter().flatten().any(|served| served == image) {

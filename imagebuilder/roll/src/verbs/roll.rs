@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use contract::names::Pointer;
+use contract::names::{Pointer, release_parameter};
 
 use super::conclude::{conclude, drive_and_conclude};
 use super::request::{Busy, Extent, Request};
@@ -22,7 +22,7 @@ use cloud::ids::{ImageId, RunId};
 use run::exit::{Exit, Failure};
 use run::ledger::Ledger;
 use run::permissions::Verb;
-use run::pointers;
+use run::{image_release, pointers};
 
 /// Rolls the fleet onto an image.
 pub async fn roll(context: &RollContext<'_>, request: &Request, runs: &Path) -> Result<Exit> {
@@ -37,17 +37,29 @@ pub async fn roll(context: &RollContext<'_>, request: &Request, runs: &Path) -> 
 
 /// The image that was baked last and not rolled yet.
 async fn candidate(context: &RollContext<'_>) -> Result<ImageId> {
-    pointers::read(context.cloud, context.image, Pointer::Candidate)
-        .await?
-        .ok_or_else(|| {
-            Exit::Refused
-                .error(format!(
-                    "{} points at no image",
-                    Pointer::Candidate.parameter(context.image.as_str())
-                ))
-                .hint("bake one with `imagebuilder bake`, or name one: imagebuilder roll ami-…")
-                .into()
-        })
+    let scope = context.scope();
+    let (found, what) = match context.arch {
+        None => (
+            pointers::read(context.cloud, &scope, Pointer::Candidate).await?,
+            format!("{} points at no image", scope.parameter(Pointer::Candidate)),
+        ),
+        Some(arch) => {
+            let release = image_release::read(context.cloud, context.image).await?;
+            (
+                release.and_then(|mut images| images.remove(&arch)),
+                format!(
+                    "{} names no image for {arch}",
+                    release_parameter(context.image.as_str())
+                ),
+            )
+        }
+    };
+    found.ok_or_else(|| {
+        Exit::Refused
+            .error(what)
+            .hint("bake one with `imagebuilder bake`, or name one: imagebuilder roll ami-…")
+            .into()
+    })
 }
 
 /// Plans for a goal and carries the plan out.
@@ -196,7 +208,7 @@ pub(super) async fn nothing_to_do(
         "nothing to do: group {} is on version {} with {}, and so is every member that can be replaced",
         view.group, target.version, target.image
     ));
-    let current = pointers::read(context.cloud, context.image, Pointer::Current).await;
+    let current = pointers::read(context.cloud, &context.scope(), Pointer::Current).await;
     if !matches!(current, Ok(Some(current)) if current == target.image) {
         preflight::warn(context, &[Verb::Verify], view).await;
     }

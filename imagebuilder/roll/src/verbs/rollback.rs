@@ -36,7 +36,7 @@ pub async fn rollback(context: &RollContext<'_>, request: &Request, runs: &Path)
         let pointed = match view.active_refresh() {
             Some(_) => Pointed::default(),
             None => {
-                let pointed = observe::pointed(context.cloud, context.image).await;
+                let pointed = observe::pointed(context.cloud, &context.scope()).await;
                 preflight::explain_denial(context, Verb::RollbackRefresh, pointed).await?
             }
         };
@@ -73,7 +73,7 @@ pub async fn rollback(context: &RollContext<'_>, request: &Request, runs: &Path)
                     .error(format!(
                         "it is unknown what group {group} ran before: no refresh is half-way, no run here recorded the \
                          last one, and {} does not exist",
-                        Pointer::Previous.parameter(context.image.as_str())
+                        context.scope().parameter(Pointer::Previous)
                     ))
                     .hint("name the image to roll back to: imagebuilder roll ami-…")
                     .into());

@@ -2,6 +2,7 @@
 
 mod faults;
 mod others;
+mod releases;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
