@@ -64,9 +64,13 @@ check: build-tests
 	@make/cycles.py
 	@make/references.py
 	@.cache/venv/bin/typos
+	@.cache/venv/bin/shellcheck $(scripts)
 	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 	cargo deny --log-level error check bans licenses sources
 	@$(MAKE) --no-print-directory -j2 --output-sync=target check-wire check-rest
+
+# All but those that the base image is made by, whose every change makes it anew.
+scripts = $(shell git ls-files '*.sh' .ci/run ':!rehearsal/base-image')
 
 # Whole bakes by real Packer mostly wait; the other tests run beside them. One run names every red test.
 tests := $(wildcard */tests */*/tests)

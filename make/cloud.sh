@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts that drive a rehearsal cloud with real guests share: its place, its parts, and its end. Sourced by them, from the
 # project's root, with `quick` and `name` set; everything that was started ends with the script.
 
@@ -9,7 +10,7 @@ export PATH=$debug:$root/.cache/venv/bin:$PATH
 
 mkdir -p "$place"
 exec 9>"$place/lock"
-flock -n 9 || { echo "$name: another rehearsal runs in $place; wait for it, or set REHEARSE_DIR" >&2; exit 3; }
+flock -n 9 || { echo "${name:?}: another rehearsal runs in $place; wait for it, or set REHEARSE_DIR" >&2; exit 3; }
 
 # --- parts, each with its time ----------------------------------------------------------------------------
 begun=$SECONDS
@@ -43,7 +44,7 @@ until_agents() { # version seconds
   local last=; local -i end=$((SECONDS + $2))
   while true; do
     local now; now=$(agents)
-    [ "$now" = "$last" ] || { sed 's/^/  /' <<<"$now" >&2; last=$now; }
+    [ "$now" = "$last" ] || { echo "  ${now//$'\n'/$'\n'  }" >&2; last=$now; }
     [ -z "$(awk -v version="$1" '$2 != version || $3 != "fit"' <<<"$now")" ] && return
     [ $SECONDS -lt "$end" ] || die "not every instance is fit under agent $1 after $2 s"
     sleep 1
@@ -102,7 +103,7 @@ found_cloud() {
   # This cloud's port is not the usual one.
   port=$(in_cloud printenv AWS_ENDPOINT_URL) port=${port##*:}
   sed -i "s/:4800/:$port/" "$shop/imagebuilder.toml"
-  cd "$shop"
+  cd "$shop" || exit
 }
 release() { # number orders-binary: what goes into the next image
   cp "$2" "$shop/payload/orders"

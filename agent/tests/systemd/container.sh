@@ -50,6 +50,7 @@ while read -r _; do
   (
     echo "$BASHPID" >"$group/cgroup.procs"
     # bpf: a container's systemd filters addresses with it.
+    # shellcheck disable=SC2086  # empty is to vanish
     exec setpriv --pdeathsig KILL systemd-nspawn --quiet --boot --directory="$disk/root" --machine="$name" \
       ${MACHINE_NETWORK---private-network} --register=no --keep-unit --link-journal=no --console=pipe \
       --system-call-filter=bpf --capability=CAP_BPF --bind-ro="$agent:/usr/lib/imagebuilder-agent/real" \
