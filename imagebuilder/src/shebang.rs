@@ -46,6 +46,24 @@ pub(crate) fn interpreter(script: &str) -> Result<(Vec<String>, bool), String> {
     ))
 }
 
+/// The text of a script that has to name its interpreter, and the interpreter.
+///
+/// # Errors
+/// When it is no text, has the line ends of Windows, or names no interpreter.
+pub(crate) fn required(script: &[u8]) -> Result<(&str, Vec<String>), String> {
+    let text = std::str::from_utf8(script).map_err(|_| "it is not text in UTF-8")?;
+    if text.contains('\0') {
+        return Err("it is not text: it has null bytes".into());
+    }
+    if text.contains("\r\n") {
+        return Err("its lines end with CR LF, as on Windows".into());
+    }
+    match interpreter(text)? {
+        (interpreter, true) => Ok((text, interpreter)),
+        (_, false) => Err("its first line names no interpreter".into()),
+    }
+}
+
 /// Arguments as one line of a POSIX shell.
 pub(crate) fn quoted(arguments: &[String]) -> String {
     let quote = |argument: &String| format!("'{}'", argument.replace('\'', "'\\''"));
@@ -98,6 +116,23 @@ mod tests {
         ] {
             assert!(interpreter(script).is_err(), "{script:?}");
         }
+    }
+
+    #[test]
+    fn scripts_that_name_no_interpreter_are_refused() {
+        for (script, want) in [
+            (&b"echo"[..], "names no interpreter"),
+            (b"", "names no interpreter"),
+            (b"#!/bin/sh\necho\r\n", "CR LF"),
+            (b"#!/bin/sh\r\n", "CR LF"),
+            (b"#!/bin/sh\n\0", "null bytes"),
+            (b"\x7fELF\xff", "not text in UTF-8"),
+            (b"#!sh\n", "no interpreter by an absolute path"),
+        ] {
+            let error = required(script).unwrap_err();
+            assert!(error.contains(want), "{error}, not {want}");
+        }
+        assert_eq!(required(b"#!/bin/sh\n").unwrap().1, ["/bin/sh"]);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! The written run folder is complete: `packer build` needs nothing else of this machine. Reads the files
 //! the configuration names; uses neither the cloud nor Packer.
 
+mod contents;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -12,6 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use contract::layout::CHANNEL;
 
+use self::contents::Contents;
 use crate::channel::verify;
 use crate::config::{Config, Service};
 use crate::image::{self, Inputs};
@@ -27,6 +30,8 @@ pub(crate) const TEMPLATE: &str = "image.pkr.hcl";
 const UPLOAD: &str = "imagebuilder";
 /// The folder of the provisioning scripts.
 const PROVISION: &str = "provision";
+/// The first of the scripts that come after those of the configuration.
+const AFTER_SCRIPTS: &str = "80-";
 /// The image's description of itself.
 const IMAGE_JSON: &str = "/etc/imagebuilder/image.json";
 /// Where the agent is on the image.
@@ -95,6 +100,8 @@ pub(crate) struct Staging {
     units: Vec<String>,
     /// The provisioning scripts by name, in the order in which they run.
     scripts: BTreeMap<String, Provision>,
+    /// What the image contains beside files.
+    contents: Contents,
     /// The requirements of the programs among the files, by absolute path.
     programs: BTreeMap<String, Program>,
     /// The agent's digest.
@@ -122,6 +129,7 @@ impl Staging {
             files: BTreeMap::new(),
             units: Vec::new(),
             scripts: scripts(provision.as_deref())?,
+            contents: Contents::default(),
             programs: BTreeMap::new(),
             agent: image::sha256(b""),
             services: BTreeMap::new(),
@@ -161,37 +169,52 @@ impl Staging {
                 staging.put(&format!("/etc/{name}/{name}.toml"), "0644", content)?;
             }
         }
-        for payload in &config.image.payload {
-            let content = file(root, &payload.source, "[[image.payload]] source")?;
-            staging.put(payload.dest.as_str(), payload.mode.as_str(), content)?;
-        }
+        staging.contents(config, root)?;
         for unit in template::AGENT_UNITS {
             let text = staging.templates.unit(config, unit, None)?;
             staging.unit(unit, text)?;
         }
         for (name, service) in &config.services {
-            let unit = service.unit_name(name);
-            let brought = staging
-                .files
-                .keys()
-                .any(|dest| dest.ends_with(&format!("/{unit}")));
-            if staging.templates.has(&template::unit_template(&unit)) {
-                let text = staging.templates.unit(config, &unit, Some(name))?;
-                staging.unit(&unit, text)?;
-                staging.socket(config, &unit, name)?;
-            } else if brought {
-                staging.units.push(unit);
-            } else {
-                return Err(Exit::Usage
-                    .error(format!("no unit {unit} for service {name}"))
-                    .hint(format!(
-                        "put {} into the folder `template` of [image], or bring the unit as a payload",
-                        template::unit_template(&unit)
-                    ))
-                    .into());
-            }
+            staging.service_unit(config, name, service)?;
         }
         Ok(staging)
+    }
+
+    /// The unit of a service: on the image already, one of the configuration's own, rendered, or a payload.
+    fn service_unit(
+        &mut self,
+        config: &Config,
+        name: &ServiceName,
+        service: &Service,
+    ) -> anyhow::Result<()> {
+        let unit = service.unit_name(name);
+        let brought = |dest: &String| dest.ends_with(&format!("/{unit}"));
+        if service.installed {
+            self.contents.expects(&unit);
+            self.enable(&unit);
+        } else if self.contents.brings(&unit) {
+            // Enabled as its own table has it.
+        } else if self.templates.has(&template::unit_template(&unit)) {
+            let text = self.templates.unit(config, &unit, Some(name))?;
+            self.unit(&unit, text)?;
+            self.socket(config, &unit, name)?;
+        } else if self.files.keys().any(brought) {
+            self.enable(&unit);
+        } else {
+            return Err(Exit::Usage
+                .error(format!("no unit {unit} for service {name}"))
+                .hint(format!(
+                    "bring it with [[image.unit]], or set `installed = true` in [services.{name}] if a package brings it"
+                ))
+                .into());
+        }
+        Ok(())
+    }
+
+    fn enable(&mut self, unit: &str) {
+        if !self.units.iter().any(|enabled| enabled == unit) {
+            self.units.push(unit.to_owned());
+        }
     }
 
     /// Puts the configured channel's root of trust onto the image, and the agent's settings for following it.
@@ -297,7 +320,7 @@ impl Staging {
     /// A rendered unit. Enabled if it can be: one without `[Install]` waits for another to start it.
     fn unit(&mut self, unit: &str, text: String) -> anyhow::Result<()> {
         if text.lines().any(|line| line.trim() == "[Install]") {
-            self.units.push(unit.to_owned());
+            self.enable(unit);
         }
         self.put(
             &format!("/etc/systemd/system/{unit}"),
@@ -306,14 +329,16 @@ impl Staging {
         )
     }
 
-    /// The scripts as the Packer template names them.
+    /// The scripts as the Packer template names them: the configuration's own when everything else is in place.
     pub(crate) fn scripts(&self) -> Vec<Script> {
-        let all = self.scripts.iter();
-        all.map(|(name, script)| Script {
+        let script = |(name, script): (&String, &Provision)| Script {
             path: format!("{PROVISION}/{name}"),
             interpreter: script.interpreter.clone(),
-        })
-        .collect()
+            reboot: false,
+        };
+        let before = self.scripts.range(..AFTER_SCRIPTS.to_owned()).map(script);
+        let after = self.scripts.range(AFTER_SCRIPTS.to_owned()..).map(script);
+        before.chain(self.contents.scripts()).chain(after).collect()
     }
 
     /// The scripts whose first line names no interpreter.
@@ -351,6 +376,7 @@ impl Staging {
             inputs.add_digest(&format!("file {dest}"), file.content.digest());
         }
         inputs.add("units", self.units.join("\n").as_bytes());
+        self.contents.digest(&mut inputs);
         Ok(inputs.finish())
     }
 
@@ -391,6 +417,7 @@ impl Staging {
         write(&upload.join("programs"), programs.as_bytes(), 0o644)?;
         let units: String = self.units.iter().map(|unit| format!("{unit}\n")).collect();
         write(&upload.join("units"), units.as_bytes(), 0o644)?;
+        self.contents.write(folder)?;
         for (name, script) in &self.scripts {
             let path = folder.join(PROVISION).join(name);
             write(&path, script.text.as_bytes(), 0o755)?;

@@ -86,6 +86,8 @@ pub(crate) struct Script {
     pub(crate) path: String,
     /// What runs it, before its path.
     pub(crate) interpreter: Vec<String>,
+    /// Whether the builder is rebooted after it.
+    pub(crate) reboot: bool,
 }
 
 /// The signed channel that instances of an image follow, as their agent's settings have it.
@@ -101,6 +103,8 @@ pub(crate) struct Subscription {
     pub(crate) ca_file: Option<&'static str>,
 }
 
+/// The provisioning script after which the record of packages is downloaded, relative to the run folder.
+const RECORD: &str = "provision/80-record.sh";
 /// The private key's file, relative to the run folder.
 pub(crate) const KEY_FILE: &str = "key";
 /// Seconds between two of Packer's polls; EC2 changes states no faster.
@@ -228,6 +232,8 @@ impl Templates {
                 "plugins": facts.plugins,
                 "scripts": facts.scripts.iter().map(|script| serde_json::json!({
                     "path": script.path,
+                    "reboot": script.reboot,
+                    "record": script.path == RECORD,
                     "execute_command": format!("sudo -n {} '{{{{ .Path }}}}'", shebang::quoted(&script.interpreter)),
                 })).collect::<Vec<_>>(),
             }),
@@ -291,6 +297,21 @@ impl Templates {
             context.insert("service", &service_view(name, service));
         }
         self.render(&unit_template(unit), &context)
+    }
+
+    /// A text of the configuration's own, with the variables that every template has; `path` is its name in errors.
+    pub(crate) fn text(
+        &mut self,
+        config: &Config,
+        path: &str,
+        text: &str,
+    ) -> Result<String, Failure> {
+        // No template has such a name, so none is replaced.
+        let name = format!("the image's own/{path}");
+        self.places.insert(name.clone(), path.to_owned());
+        let added = self.tera.add_raw_templates([(name.as_str(), text)]);
+        added.map_err(|error| self.refusal(&name, &error))?;
+        self.render(&name, &common(config))
     }
 
     fn render(&self, name: &str, context: &tera::Context) -> Result<String, Failure> {
@@ -553,10 +574,17 @@ kms_key = "alias/images"
                 Script {
                     path: "provision/10-install.sh".to_owned(),
                     interpreter: vec!["/bin/sh".to_owned()],
+                    reboot: false,
                 },
                 Script {
                     path: "provision/50-flask.py".to_owned(),
                     interpreter: vec!["/usr/bin/env".to_owned(), "python3".to_owned()],
+                    reboot: true,
+                },
+                Script {
+                    path: RECORD.to_owned(),
+                    interpreter: vec!["/bin/sh".to_owned()],
+                    reboot: false,
                 },
             ],
             key_name: "imagebuilder-run".to_owned(),

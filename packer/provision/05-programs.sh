@@ -2,7 +2,7 @@
 # Refuses, before anything is installed, programs that this image cannot start. `programs` has one line per program: its
 # destination, the loader that starts it and the release of the GNU C library that it needs, or - for none.
 set -eu
-stage=${IMAGEBUILDER_STAGE:-/tmp/imagebuilder}
+stage=${IMAGEBUILDER_STAGE:-/var/tmp/imagebuilder}
 libc=$(getconf GNU_LIBC_VERSION 2>/dev/null || true)
 libc=${libc#glibc }
 status=0

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Removes everything that belongs to this one host: an image must not contain identities or keys.
 set -eu
-rm -rf /tmp/imagebuilder
+rm -rf /var/tmp/imagebuilder
 # State and downloads of an updater on the builder or on the source image; the factory slot stays.
 rm -rf /var/lib/imagebuilder-update
 rm -rf /opt/imagebuilder-agent/trial /opt/imagebuilder-agent/versions/* /opt/imagebuilder-agent/staging/*

@@ -121,7 +121,7 @@ impl TryFrom<String> for ImagePath {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let refuse = |why: &str| Err(format!("payload dest `{}` {why}", text.escape_debug()));
+        let refuse = |why: &str| Err(format!("path `{}` on the image {why}", text.escape_debug()));
         let Some(below) = text.strip_prefix('/') else {
             return refuse("is not an absolute path");
         };
@@ -145,8 +145,13 @@ pub(crate) struct Mode(String);
 
 impl Mode {
     /// For a file that is not to be run.
-    pub(super) fn plain() -> Self {
+    pub(crate) fn plain() -> Self {
         Self("0644".to_owned())
+    }
+
+    /// For a folder.
+    pub(super) fn folder() -> Self {
+        Self("0755".to_owned())
     }
 
     /// Its octal digits.
@@ -163,7 +168,7 @@ impl TryFrom<String> for Mode {
         if octal && (3..=4).contains(&text.len()) {
             Ok(Self(text))
         } else {
-            Err(format!("payload mode `{text}` is not octal like 0644"))
+            Err(format!("mode `{text}` is not octal like 0644"))
         }
     }
 }

@@ -5,6 +5,7 @@
 mod architectures;
 mod channel;
 mod closed;
+mod contents;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ pub(crate) use self::architectures::one_of;
 pub(crate) use self::architectures::parse;
 pub(crate) use self::channel::{Channel, Expires, KeySource, Keys, Repository};
 pub(crate) use self::closed::{ImagePath, KmsKey, Mode, Owner, SshInterface, UserName};
+pub(crate) use self::contents::{Folder, Group, ImageScript, Packages, Unit, User, file_name};
 pub(crate) use cloud::Arch;
 use cloud::ids::{AccountId, ImageName, SecurityGroupId, ServiceName, SubnetId, VpcId};
 use roll::settings::{Fleet, Roll, Settings};
@@ -69,9 +71,36 @@ pub(crate) struct Image {
     pub(crate) source: Source,
     /// The agent.
     pub(crate) agent: Agent,
-    /// Files put onto the image as they are.
+    /// Files and folders put onto the image.
     #[serde(default)]
     pub(crate) payload: Vec<Payload>,
+    /// Packages.
+    #[serde(default)]
+    pub(crate) packages: Packages,
+    /// Users by name.
+    #[serde(default)]
+    pub(crate) users: BTreeMap<String, User>,
+    /// Groups by name.
+    #[serde(default)]
+    pub(crate) groups: BTreeMap<String, Group>,
+    /// Folders without content.
+    #[serde(default)]
+    pub(crate) folder: Vec<Folder>,
+    /// Units of systemd, and drop-ins.
+    #[serde(default)]
+    pub(crate) unit: Vec<Unit>,
+    /// The kernel's settings.
+    #[serde(default)]
+    pub(crate) sysctl: BTreeMap<String, toml::Value>,
+    /// Added to the kernel's command line.
+    #[serde(default)]
+    pub(crate) kernel_arguments: Vec<String>,
+    /// Scripts that the builder runs when everything else is in place, in their order.
+    #[serde(default)]
+    pub(crate) script: Vec<ImageScript>,
+    /// Scripts for the gate: refused.
+    #[serde(default)]
+    test: Vec<toml::Value>,
     /// Passed to the templates as `variables.<name>`.
     #[serde(default)]
     pub(crate) variables: BTreeMap<String, toml::Value>,
@@ -91,13 +120,21 @@ pub(crate) struct Source {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Payload {
-    /// The file here, relative to the configuration.
+    /// The file or folder here, relative to the configuration.
     pub(crate) source: PathBuf,
     /// The absolute path on the image.
     pub(crate) dest: ImagePath,
-    /// Its mode, octal.
-    #[serde(default = "Mode::plain")]
-    pub(crate) mode: Mode,
+    /// Its mode, octal; of a folder, the mode of its files.
+    pub(crate) mode: Option<Mode>,
+    /// Its owner.
+    #[serde(default = "contents::root")]
+    pub(crate) owner: String,
+    /// Its group.
+    #[serde(default = "contents::root")]
+    pub(crate) group: String,
+    /// Whether it is rendered first, with `variables`.
+    #[serde(default)]
+    pub(crate) template: bool,
 }
 
 /// `[image.agent]`.
@@ -165,6 +202,9 @@ pub(crate) struct Service {
     pub(crate) binary: Option<PathBuf>,
     /// Its systemd unit's name.
     pub(crate) unit: Option<String>,
+    /// Whether the unit comes with a package or the source image.
+    #[serde(default)]
+    pub(crate) installed: bool,
     /// The URL that the agent requests to check its health.
     pub(crate) health_url: String,
     /// The URL that the agent requests for its version.
@@ -200,24 +240,10 @@ impl Service {
                 unit.escape_debug()
             ));
         }
-        for (key, value) in &self.environment {
-            let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            if key.is_empty()
-                || key.starts_with(|c: char| c.is_ascii_digit())
-                || !key.chars().all(fits)
-            {
-                findings.push(format!(
-                    "[services.{name}.environment] `{}` is not the name of an environment variable",
-                    key.escape_debug()
-                ));
-            }
-            if value.chars().any(|c| c.is_control() && c != '\t') {
-                findings.push(format!(
-                    "[services.{name}.environment] the value of {} has a line break or another control character",
-                    key.escape_debug()
-                ));
-            }
-        }
+        findings.extend(environment_findings(
+            &format!("[services.{name}.environment]"),
+            &self.environment,
+        ));
         findings
     }
 
@@ -234,15 +260,41 @@ impl Service {
     }
 }
 
+/// What no environment can have; `at` names the table.
+fn environment_findings(at: &str, environment: &BTreeMap<String, String>) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (key, value) in environment {
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if key.is_empty() || key.starts_with(|c: char| c.is_ascii_digit()) || !key.chars().all(fits)
+        {
+            findings.push(format!(
+                "{at} `{}` is not the name of an environment variable",
+                key.escape_debug()
+            ));
+        }
+        if value.chars().any(|c| c.is_control() && c != '\t') {
+            findings.push(format!(
+                "{at} the value of {} has a line break or another control character",
+                key.escape_debug()
+            ));
+        }
+    }
+    findings
+}
+
 /// Whether systemd takes it as a unit's name (systemd.unit(5)).
 fn unit_name(text: &str) -> bool {
+    unit_kind(text, &["service", "socket", "timer", "target", "path"])
+}
+
+/// Whether systemd takes it as the name of a unit of one of these kinds.
+fn unit_kind(text: &str, kinds: &[&str]) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
-    let kinds = [".service", ".socket", ".timer", ".target", ".path"];
     text.len() <= 255
         && text.chars().all(fits)
-        && kinds
-            .iter()
-            .any(|kind| text.strip_suffix(kind).is_some_and(|stem| !stem.is_empty()))
+        && text
+            .rsplit_once('.')
+            .is_some_and(|(stem, kind)| !stem.is_empty() && kinds.contains(&kind))
 }
 
 /// `[bake]`.
@@ -499,6 +551,7 @@ impl Config {
                 ));
             }
         }
+        findings.extend(contents::findings(self));
         findings.extend(self.bake.findings());
         findings
     }

@@ -43,11 +43,11 @@ fn every_refusal_has_its_place_and_its_hint() {
         ),
         (
             "[[image.payload]]\nsource = \"a\"\ndest = \"b\"\n",
-            "payload dest `b` is not an absolute path",
+            "path `b` on the image is not an absolute path",
         ),
         (
             "[[image.payload]]\nsource = \"a\"\ndest = \"/b\"\nmode = \"rwx\"\n",
-            "payload mode `rwx` is not octal like 0644",
+            "mode `rwx` is not octal like 0644",
         ),
         ("[services.orders]\n", "missing field `health_url`"),
         (
@@ -195,6 +195,162 @@ fn invalid_combinations_are_refused_when_read() {
     for owner in ["*", "", "debian", "12345678901"] {
         let message = refusal(&GOOD.replace("\"self\"", &format!("\"{owner}\"")));
         assert!(message.contains("is not an owner of images"), "{message}");
+    }
+}
+
+#[test]
+fn contents_that_no_image_can_have_are_refused() {
+    for (more, want) in [
+        (
+            "[image.packages]\napt = [\"a b\"]",
+            "apt: `a b` is not a package that apt takes",
+        ),
+        ("[image.packages]\napt = [\"\"]", "apt: `` is not a package"),
+        (
+            "[image.packages]\napt = [\"-x\"]",
+            "apt: `-x` is not a package",
+        ),
+        (
+            "[image.packages]\napt = [\"nginx-\"]",
+            "apt: `nginx-` is not a package",
+        ),
+        (
+            "[image.packages]\napt = [\"nginx=\"]",
+            "apt: `nginx=` is not a package",
+        ),
+        (
+            "[image.packages]\napt = [\"a\", \"a=1\"]",
+            "apt names `a` twice",
+        ),
+        (
+            "[image.packages]\ndnf = [\"--nogpgcheck\"]",
+            "dnf: `--nogpgcheck` is not a package",
+        ),
+        ("[image.packages]\nyum = [\"a\"]", "unknown field `yum`"),
+        (
+            "[image.users.Bad]",
+            "[image.users.Bad] is not a user's name",
+        ),
+        (
+            "[image.users.root]",
+            "[image.users.root] is there on every image",
+        ),
+        ("[image.users.a]\nuid = 0", "[image.users.a] uid is 0"),
+        (
+            "[image.users.a]\nuid = 9\n[image.users.b]\nuid = 9",
+            "[image.users.b] and [image.users.a] have one uid, 9",
+        ),
+        (
+            "[image.users.a]\ngroups = [\"x y\"]",
+            "`x y` is not a group's name",
+        ),
+        (
+            "[image.users.a]\nhome = \"srv\"",
+            "home `srv` is not an absolute path",
+        ),
+        (
+            "[image.users.a]\nshell = \"/bin/a b\"",
+            "shell `/bin/a b` is not an absolute path",
+        ),
+        ("[image.users.a]\ncomment = \"a:b\"", "comment has a colon"),
+        ("[image.users.a]\nuidd = 1", "did you mean `uid`?"),
+        (
+            "[image.groups.\"1a\"]",
+            "[image.groups.1a] is not a group's name",
+        ),
+        (
+            "[image.groups.a]\ngid = 65535",
+            "[image.groups.a] gid is 65535",
+        ),
+        (
+            "[[image.payload]]\nsource = \"a\"\ndest = \"/b\"\nowner = \"a:b\"",
+            "owner `a:b` is not a name",
+        ),
+        (
+            "[[image.folder]]\npath = \"b\"",
+            "path `b` on the image is not an absolute path",
+        ),
+        (
+            "[[image.folder]]\npath = \"/b\"\n[[image.folder]]\npath = \"/b\"",
+            "[[image.folder]] /b is there twice",
+        ),
+        (
+            "[[image.folder]]\npath = \"/b\"\ngroup = \"\"",
+            "group `` is not a name",
+        ),
+        (
+            "[[image.unit]]\nsource = \"worker\"",
+            "is not named as a systemd unit",
+        ),
+        (
+            "[[image.unit]]\nsource = \"a.device\"",
+            "is not named as a systemd unit",
+        ),
+        (
+            "[[image.unit]]\nsource = \"a.service\"\ndrop_in_of = \"nginx.service\"",
+            "is not a drop-in's name",
+        ),
+        (
+            "[[image.unit]]\nsource = \"a.conf\"\ndrop_in_of = \"nginx\"",
+            "drop_in_of `nginx` is not the name of",
+        ),
+        (
+            "[[image.unit]]\nsource = \"a.conf\"\ndrop_in_of = \"a.service\"\nenable = true",
+            "is a drop-in, so `enable` means nothing",
+        ),
+        (
+            "[image.sysctl]\nsomaxconn = 1",
+            "`somaxconn` is not a kernel setting",
+        ),
+        (
+            "[image.sysctl]\n\"net. x\" = 1",
+            "`net. x` is not a kernel setting",
+        ),
+        (
+            "[image.sysctl]\n\"a.b\" = 1.5",
+            "a.b is neither a number nor a text",
+        ),
+        (
+            "[image.sysctl]\n\"a.b\" = \"1\\n2\"",
+            "a.b is neither a number nor a text",
+        ),
+        (
+            "[[image.script]]\nsource = \"a b.sh\"",
+            "is not a script's plain name",
+        ),
+        (
+            "[[image.script]]\nsource = \"a.sh\"\ntimeout_seconds = 0",
+            "timeout_seconds is 0; it must be 1 to 86400",
+        ),
+        (
+            "[[image.script]]\nsource = \"a.sh\"\nenvironment = { \"A B\" = \"x\" }",
+            "`A B` is not the name of",
+        ),
+        (
+            "[[image.test]]\nsource = \"a.sh\"",
+            "[[image.test]] is not supported yet",
+        ),
+        (
+            "[services.nginx]\nbinary = \"x\"\ninstalled = true\nhealth_url = \"http://x/\"",
+            "[services.nginx] has `installed = true`",
+        ),
+    ] {
+        let message = refusal(&format!("{GOOD}{more}\n"));
+        assert!(message.contains(want), "{more}: {message}\nmisses {want}");
+    }
+    for (argument, want) in [
+        ("\"a b\"", "`a b` is not one kernel argument"),
+        ("\"$(reboot)\"", "is not one kernel argument"),
+        ("\"a\\\"b\"", "is not one kernel argument"),
+        ("\"--\"", "`--` is not one kernel argument"),
+        (
+            "\"quiet\", \"quiet\"",
+            "kernel_arguments names `quiet` twice",
+        ),
+    ] {
+        let named = format!("name = \"shop\"\nkernel_arguments = [{argument}]");
+        let message = refusal(&GOOD.replace("name = \"shop\"", &named));
+        assert!(message.contains(want), "{message}\nmisses {want}");
     }
 }
 

@@ -163,7 +163,7 @@ impl Fixture {
         let text = std::fs::read_to_string(&path).unwrap();
         let (head, rest) = text.split_once("  communicator ").unwrap();
         let (_, tail) = rest.split_once("{%- if run.id %}").unwrap();
-        let (middle, rest) = tail.split_once("  provisioner \"file\"").unwrap();
+        let (middle, rest) = tail.split_once("  provisioner \"").unwrap();
         let (_, end) = rest.split_once("  post-processor").unwrap();
         let text = format!(
             "{head}  communicator = \"none\"\n{{%- if run.id %}}{middle}  post-processor{end}"
