@@ -27,15 +27,18 @@ use run::output;
 /// Runs the program: parses the command line, runs the command, prints an error's chain once, and turns the result
 /// into an exit code.
 pub async fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = cli::Cli::parse_from(cli::in_front(std::env::args_os()));
     output::log();
-    let config = &cli.global.config;
+    let options = cli.global.options();
     let context = match context::Context::new(&cli.global) {
         Ok(context) => context,
-        Err(error) => return output::report(&error, &Exit::of(&error), config),
+        Err(error) => return output::report(&error, &Exit::of(&error), &options),
     };
+    if let Err(error) = context.check_profile().await {
+        return output::report(&error, &Exit::of(&error), &options);
+    }
     match cli.command.run(&context).await {
         Ok(exit) => exit.into(),
-        Err(error) => output::report(&error, &Exit::of(&error), config),
+        Err(error) => output::report(&error, &Exit::of(&error), &options),
     }
 }

@@ -74,10 +74,59 @@ impl std::fmt::Display for Version {
     }
 }
 
+/// The options of this call for Packer: its plugin makes calls of its own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Environment {
+    /// The profile; while credentials are lent, those are used instead.
+    pub(crate) profile: Option<String>,
+    /// The region.
+    pub(crate) region: Option<String>,
+    /// The endpoint of every service.
+    pub(crate) endpoint_url: Option<String>,
+}
+
+impl Environment {
+    /// Replaces what the environment has of each: an option is over a variable.
+    fn apply(&self, command: &mut Command) {
+        if let Some(profile) = &self.profile {
+            for name in KEYS {
+                command.env_remove(name);
+            }
+            command.env("AWS_PROFILE", profile);
+        }
+        if let Some(region) = &self.region {
+            command
+                .env("AWS_REGION", region)
+                .env("AWS_DEFAULT_REGION", region);
+        }
+        if let Some(url) = &self.endpoint_url {
+            for (name, _) in std::env::vars_os() {
+                if name.to_string_lossy().starts_with("AWS_ENDPOINT_URL_") {
+                    command.env_remove(name);
+                }
+            }
+            command
+                .env_remove("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
+                .env("AWS_ENDPOINT_URL", url);
+        }
+    }
+}
+
+/// Variables with credentials, or the name of some.
+const KEYS: [&str; 6] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN",
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+];
+
 /// A Packer that was found and is new enough.
 #[derive(Clone, Debug)]
 pub(crate) struct Packer {
     path: PathBuf,
+    environment: Environment,
     /// Its release.
     pub(crate) version: Version,
 }
@@ -121,7 +170,26 @@ impl Packer {
                 .hint(INSTALL)
                 .into());
         }
-        Ok(Self { path, version })
+        Ok(Self {
+            path,
+            environment: Environment::default(),
+            version,
+        })
+    }
+
+    /// With the options of this call in its environment.
+    pub(crate) fn with_environment(self, environment: Environment) -> Self {
+        Self {
+            environment,
+            ..self
+        }
+    }
+
+    /// A command with this Packer's environment.
+    fn command(&self, path: &Path) -> Command {
+        let mut command = base(path);
+        self.environment.apply(&mut command);
+        command
     }
 
     /// Its status.
@@ -134,7 +202,8 @@ impl Packer {
         if !self.version.has_plugins() {
             return Ok(());
         }
-        let output = base(&self.path)
+        let output = self
+            .command(&self.path)
             .current_dir(folder)
             .args(["init", template])
             .output()
@@ -151,7 +220,8 @@ impl Packer {
 
     /// Has Packer validate the template.
     pub(crate) async fn validate(&self, folder: &Path, template: &str) -> anyhow::Result<()> {
-        let output = base(&self.path)
+        let output = self
+            .command(&self.path)
             .current_dir(folder)
             .args(["validate", template])
             .output()
@@ -186,7 +256,7 @@ impl Packer {
     ) -> anyhow::Result<Running> {
         let create =
             |name: &str| File::create(folder.join(name)).with_context(|| format!("create {name}"));
-        let mut command = base(Path::new("/bin/sh"));
+        let mut command = self.command(Path::new("/bin/sh"));
         if let Some(keys) = credentials {
             lend(&mut command, keys);
         }
@@ -240,12 +310,7 @@ fn base(path: &Path) -> Command {
 /// Gives Packer the credentials that this program found: its older releases support neither `sso-session` nor `aws login`. They are in
 /// its environment, which only its own user can read, while it runs; never among its arguments, never in a file.
 fn lend(command: &mut Command, keys: &Credentials) {
-    for name in [
-        "AWS_PROFILE",
-        "AWS_DEFAULT_PROFILE",
-        "AWS_SESSION_TOKEN",
-        "AWS_SECURITY_TOKEN",
-    ] {
+    for name in KEYS {
         command.env_remove(name);
     }
     command

@@ -9,7 +9,7 @@ use crate::bake::Baked;
 use crate::bake::reap::Reaped;
 use crate::channel::show::View;
 use crate::commands::channel::{init, promote, publish, refresh, rotate_root, withdraw};
-use crate::commands::{doctor, images, render};
+use crate::commands::{config, doctor, images, render};
 use roll::show::Preview;
 use roll::status::Status;
 use run::document::Document;
@@ -28,6 +28,7 @@ fn all() -> BTreeMap<&'static str, Value> {
         entry::<Status>(),
         entry::<Event<'_>>(),
         entry::<View>(),
+        entry::<config::Shown>(),
         entry::<doctor::Check>(),
         entry::<images::Row>(),
         entry::<render::Rendered>(),

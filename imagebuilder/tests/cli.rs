@@ -57,6 +57,8 @@ fn help_of_every_subcommand() {
     for verb in [
         &[][..],
         &["init"],
+        &["config"],
+        &["config", "show"],
         &["doctor"],
         &["render"],
         &["bake"],
@@ -78,7 +80,7 @@ fn help_of_every_subcommand() {
         let output = imagebuilder(folder.path())
             .args(verb)
             .arg("--help")
-            .env("COLUMNS", "100")
+            .env("COLUMNS", "80")
             .output()
             .unwrap();
         assert!(output.status.success());
@@ -124,6 +126,117 @@ fn wrong_usage_and_configuration_are_exit_2() {
     );
     std::fs::remove_file(at.join("payload/orders")).unwrap();
     insta::assert_snapshot!("refused-no-binary", refused(&["render"]));
+}
+
+#[test]
+fn layers_are_shown_with_their_origin() {
+    let folder = scene();
+    let at = folder.path();
+    let overlay = "[bake]\ninstance_type = \"c7i.large\"\n[services.orders.environment]\nTOKEN = \"hunter2\"\n";
+    std::fs::create_dir(at.join("stages")).unwrap();
+    std::fs::write(at.join("stages/prod.toml"), overlay).unwrap();
+    let layers = ["-c", "imagebuilder.toml", "-c", "stages/prod.toml"];
+    let show = |more: &[&str]| {
+        let mut command = imagebuilder(at);
+        command
+            .args(["config", "show"])
+            .args(layers)
+            .args(more)
+            .env("IMAGEBUILDER_ROLL__POLL_SECONDS", "9")
+            .env("IMAGEBUILDER_LOG", "off");
+        printed(&command.output().unwrap(), at)
+    };
+    let set = ["--set", "fleet.group=prod", "--region", "eu-north-1"];
+    insta::assert_snapshot!("config-show", show(&set));
+    let json = show(&["--json"]);
+    assert!(json.starts_with("exit 0\n"), "{json}");
+    assert!(!json.contains("hunter2"), "{json}");
+    assert!(show(&["--reveal"]).contains("TOKEN = \"hunter2\"  # stages/prod.toml:4"));
+
+    // An invalid one is shown all the same, and refused.
+    let refused = show(&["--set", "bake.gat.timeout_seconds=1"]);
+    assert!(refused.starts_with("exit 2\n"), "{refused}");
+    for want in [
+        "[bake.gat]\ntimeout_seconds = 1  # --set",
+        "error: --set bake.gat.timeout_seconds: unknown field `gat`",
+        "hint: did you mean `gate`?",
+    ] {
+        assert!(refused.contains(want), "{refused}\nmisses {want}");
+    }
+
+    // What it prints is a configuration, and the same one.
+    let output = imagebuilder(at)
+        .args(["config", "show", "--reveal"])
+        .args(layers)
+        .output()
+        .unwrap();
+    std::fs::write(at.join("flat.toml"), output.stdout).unwrap();
+    let render = |files: &[&str]| {
+        let output = imagebuilder(at).arg("render").args(files).output().unwrap();
+        assert!(output.status.success(), "{}", printed(&output, at));
+        output.stdout
+    };
+    assert_eq!(render(&layers), render(&["-c", "flat.toml"]));
+    assert_ne!(render(&layers), render(&[]));
+}
+
+#[test]
+fn paths_of_every_layer_start_from_the_first_file() {
+    let folder = scene();
+    let at = folder.path();
+    std::fs::create_dir(at.join("stages")).unwrap();
+    std::fs::write(at.join("payload/motd"), "hello").unwrap();
+    let overlay = "[[image.payload]]\nsource = \"payload/motd\"\ndest = \"/etc/motd\"\n";
+    std::fs::write(at.join("stages/prod.toml"), overlay).unwrap();
+    let render = |files: &[&str]| imagebuilder(at).arg("render").args(files).output().unwrap();
+    let output = render(&["-c", "imagebuilder.toml", "-c", "stages/prod.toml"]);
+    assert!(output.status.success(), "{}", printed(&output, at));
+    // In the other order the folder is another one, and the hint says so with all layers.
+    let output = render(&["-c", "stages/prod.toml", "-c", "imagebuilder.toml"]);
+    let text = printed(&output, at);
+    assert!(text.starts_with("exit 2\n"), "{text}");
+    assert!(text.contains("stages/payload/"), "{text}");
+}
+
+#[test]
+fn options_of_the_aws_cli_are_checked_first() {
+    let folder = scene();
+    let at = folder.path();
+    std::fs::create_dir(at.join(".aws")).unwrap();
+    let profiles = "[default]\nregion = eu-west-1\n[profile releases]\nregion = eu-north-1\n";
+    std::fs::write(at.join(".aws/config"), profiles).unwrap();
+    let refused = |args: &[&str]| {
+        let output = imagebuilder(at).env("HOME", at).args(args).output();
+        printed(&output.unwrap(), at)
+    };
+    insta::assert_snapshot!(
+        "refused-options",
+        [
+            refused(&["bake", "-c", "none.toml", "--profile", "release"]),
+            refused(&["bake", "-c", "none.toml", "--profile", "x"]),
+            refused(&["bake", "-c", "none.toml", "--region", "eu north 1"]),
+            refused(&["status", "--endpoint-url", "localhost:4566"]),
+            refused(&["status", "--endpoint-url", "http://me:secret@x"]),
+            refused(&["status", "--set", "bake.region"]),
+            refused(&["init", "--set", "bake.region=x"]),
+        ]
+        .join("\n")
+    );
+}
+
+#[test]
+fn hints_repeat_the_options_of_the_call() {
+    let folder = scene();
+    let at = folder.path();
+    let overlay = "[channel]\nrepository = \"channel\"\n";
+    std::fs::write(at.join("my prod.toml"), overlay).unwrap();
+    let output = imagebuilder(at)
+        .args(["-c", "imagebuilder.toml", "channel", "show"])
+        .args(["-c", "my prod.toml", "--region", "eu-north-1"])
+        .args(["--set", "bake.share=[\"111111111111\"]"])
+        .output()
+        .unwrap();
+    insta::assert_snapshot!("hint-with-options", printed(&output, at));
 }
 
 #[test]

@@ -1,27 +1,37 @@
-//! Commands in hints, complete with the given configuration.
+//! Commands in hints, complete with the given configuration and account.
 //!
-//! Rule: a hint can be pasted. `imagebuilder VERB` in a hint is meant for the configuration of this call, so `-c FILE` is added
-//! where it was given, and names from outside are quoted for a shell.
+//! Rule: a hint can be pasted. `imagebuilder VERB` in a hint is meant for the configuration and the account of this call, so `-c`, `--set`,
+//! `--profile`, `--region` and `--endpoint-url` are added where they were given, and names from outside are quoted for a shell.
 
 use std::borrow::Cow;
-use std::path::Path;
 
-use support::shell::quoted_path;
+use support::shell::quoted;
 
 /// The configuration that is read when no other is named.
 pub const DEFAULT_FILE: &str = "imagebuilder.toml";
 
 /// The verbs that read a configuration.
-const VERBS: [&str; 8] = [
-    "bake", "channel", "doctor", "images", "reap", "render", "roll", "status",
+const VERBS: [&str; 9] = [
+    "bake", "channel", "config", "doctor", "images", "reap", "render", "roll", "status",
 ];
 
-/// The text with `-c FILE` added to every command of this program, unless the default configuration is used.
-pub(crate) fn here<'a>(text: &'a str, config: &Path) -> Cow<'a, str> {
-    if config == Path::new(DEFAULT_FILE) {
+/// The options that a command in a hint needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options(String);
+
+impl Options {
+    /// Adds an option with its value.
+    pub fn add(&mut self, name: &str, value: &str) {
+        self.0 += &format!("{name} {} ", quoted(value));
+    }
+}
+
+/// The text with the options added to every command of this program.
+pub(crate) fn here<'a>(text: &'a str, options: &Options) -> Cow<'a, str> {
+    if options.0.is_empty() {
         return Cow::Borrowed(text);
     }
-    let flag = format!("imagebuilder -c {} ", quoted_path(config));
+    let with_options = format!("imagebuilder {}", options.0);
     let mut parts = text.split("imagebuilder ");
     let mut complete = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -30,7 +40,7 @@ pub(crate) fn here<'a>(text: &'a str, config: &Path) -> Cow<'a, str> {
             .next()
             .unwrap_or_default();
         complete.push_str(if VERBS.contains(&argument) {
-            &flag
+            &with_options
         } else {
             "imagebuilder "
         });
@@ -44,15 +54,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hint_commands_name_the_given_configuration() {
+    fn hint_commands_have_the_given_options() {
         let text =
             "watch: imagebuilder roll watch\nor `imagebuilder roll ami-1`; the imagebuilder folder";
-        assert_eq!(here(text, Path::new(DEFAULT_FILE)), text);
+        let mut options = Options::default();
+        assert_eq!(here(text, &options), text);
+        options.add("-c", "my shop/x.toml");
+        options.add("--set", "bake.share=[\"123456789012\"]");
+        options.add("--region", "eu-north-1");
+        let all = "-c 'my shop/x.toml' --set 'bake.share=[\"123456789012\"]' --region eu-north-1";
         assert_eq!(
-            here(text, Path::new("my shop/x.toml")),
-            "watch: imagebuilder -c 'my shop/x.toml' roll watch\nor `imagebuilder -c 'my shop/x.toml' roll ami-1`; \
-             the imagebuilder folder"
+            here(text, &options),
+            format!(
+                "watch: imagebuilder {all} roll watch\nor `imagebuilder {all} roll ami-1`; the imagebuilder folder"
+            )
         );
-        assert_eq!(here("nothing", Path::new("x.toml")), "nothing");
+        assert_eq!(here("nothing", &options), "nothing");
     }
 }

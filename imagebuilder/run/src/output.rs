@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use support::duration;
 
-use crate::advice;
+use crate::advice::{self, Options};
 use crate::document::Document;
 use crate::exit::{self, Exit};
 
@@ -33,6 +33,8 @@ pub struct Output {
 #[derive(Debug)]
 struct Shared {
     messages: Messages,
+    /// For commands in messages.
+    options: Options,
     /// Every `--events` file, and the run's own once there is a run.
     events: Vec<File>,
     spinner: Option<Spinner>,
@@ -96,8 +98,8 @@ impl Document for Event<'_> {
 }
 
 impl Output {
-    /// Prints on the process's own streams.
-    pub fn new(json: bool, events: Option<&Path>) -> anyhow::Result<Self> {
+    /// Prints on the process's own streams. Commands in messages get `options`.
+    pub fn new(json: bool, events: Option<&Path>, options: Options) -> anyhow::Result<Self> {
         let messages = if std::io::stderr().is_terminal() && std::env::var_os("CI").is_none() {
             Messages::Terminal
         } else {
@@ -107,6 +109,7 @@ impl Output {
             json,
             shared: Arc::new(Mutex::new(Shared {
                 messages,
+                options,
                 events: Vec::new(),
                 spinner: None,
             })),
@@ -124,6 +127,7 @@ impl Output {
             json: false,
             shared: Arc::new(Mutex::new(Shared {
                 messages: Messages::Captured(Vec::new()),
+                options: Options::default(),
                 events: Vec::new(),
                 spinner: None,
             })),
@@ -247,14 +251,15 @@ impl Output {
 
 impl Shared {
     fn print(&mut self, line: &str) {
+        let line = advice::here(line, &self.options).into_owned();
         match &mut self.messages {
             Messages::Terminal | Messages::Plain => {
                 self.clear_spinner();
                 // A closed stderr is no reason to stop working.
-                let _ = writeln!(std::io::stderr().lock(), "{}", plain(line));
+                let _ = writeln!(std::io::stderr().lock(), "{}", plain(&line));
             }
             #[cfg(any(test, feature = "testing"))]
-            Messages::Captured(lines) => lines.push(plain(line)),
+            Messages::Captured(lines) => lines.push(plain(&line)),
         }
     }
 
@@ -393,11 +398,11 @@ pub fn log() {
 
 /// Prints an error's chain once, its hint below, and gives the exit code.
 ///
-/// Commands in the hint are completed for this configuration.
-pub fn report(error: &anyhow::Error, exit: &Exit, config: &Path) -> ExitCode {
+/// Commands in the hint get `options`.
+pub fn report(error: &anyhow::Error, exit: &Exit, options: &Options) -> ExitCode {
     let mut report = exit::report(error);
     for hint in &mut report.hints {
-        *hint = advice::here(hint, config).into_owned();
+        *hint = advice::here(hint, options).into_owned();
     }
     let _ = writeln!(std::io::stderr().lock(), "{}", plain(&report.to_string()));
     (*exit).into()

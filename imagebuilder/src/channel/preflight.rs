@@ -38,7 +38,7 @@ impl ChannelSession {
         }
         let cloud = match &self.cloud {
             Some(cloud) => cloud.clone(),
-            None => aws::account(self.region.as_deref())
+            None => aws::account(&self.connection)
                 .await
                 .map_err(run::exit::not_connected)?
                 .cloud(),

@@ -21,6 +21,7 @@ use super::verify::{self, Verified};
 use crate::config::{Channel, Config, Repository};
 use crate::context::Context;
 use cloud::Cloud;
+use cloud::aws::Connection;
 use run::exit::Exit;
 use run::ledger::ChannelVersions;
 use run::output::Output;
@@ -52,8 +53,8 @@ pub(crate) struct ChannelSession {
     pub(crate) now: Timestamp,
     /// The account of the bucket.
     pub(crate) cloud: Option<Cloud>,
-    /// The region of `[bake]`, for a connection that is made later.
-    pub(crate) region: Option<String>,
+    /// For a connection that is made later.
+    pub(crate) connection: Connection,
 }
 
 /// The result of a change, for `--json`.
@@ -74,7 +75,7 @@ impl ChannelSession {
     ) -> anyhow::Result<Self> {
         let channel = config.channel()?.clone();
         let folder = context.root();
-        let region = config.bake.region.clone();
+        let connection = context.connection(config.bake.region.as_deref());
         let mut cloud = None;
         let store: Box<dyn Store> = match &channel.repository {
             Repository::Folder(path) => {
@@ -85,7 +86,7 @@ impl ChannelSession {
                 })
             }
             Repository::Bucket { bucket, prefix } => {
-                let account = cloud::aws::account(region.as_deref())
+                let account = cloud::aws::account(&connection)
                     .await
                     .map_err(run::exit::not_connected)?;
                 let objects = account.objects(bucket)?;
@@ -95,14 +96,14 @@ impl ChannelSession {
         };
         Ok(Self {
             seen: Seen(context.state().join("channel.json")),
-            keyring: keyring(folder.clone(), region.clone()),
+            keyring: keyring(folder.clone(), connection.clone()),
             channel,
             folder,
             store,
             output: context.output.clone(),
             now: Timestamp::now(),
             cloud,
-            region,
+            connection,
         })
     }
 
@@ -247,14 +248,14 @@ impl ChannelSession {
     }
 }
 
-/// Keys in files relative to `folder`, and in the KMS of `region`.
-pub(crate) fn keyring(folder: PathBuf, region: Option<String>) -> Keyring {
+/// Keys in files relative to `folder`, and in the KMS that is connected to.
+pub(crate) fn keyring(folder: PathBuf, connection: Connection) -> Keyring {
     Keyring::new(
         folder,
         Box::new(move || {
-            let region = region.clone();
+            let connection = connection.clone();
             Box::pin(async move {
-                let account = cloud::aws::account(region.as_deref())
+                let account = cloud::aws::account(&connection)
                     .await
                     .map_err(run::exit::not_connected)?;
                 Ok(account.signing_keys())

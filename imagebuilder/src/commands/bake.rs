@@ -28,7 +28,10 @@ impl Bake {
         let configs = context.configs()?;
         let config = &configs[0];
         let (cloud, packer) = tokio::join!(context.cloud(config), Packer::find());
-        let (cloud, packer) = (cloud?, packer?);
+        let (cloud, packer) = (
+            cloud?,
+            packer?.with_environment(context.packer_environment()),
+        );
         let channel = match config.channel {
             Some(_) => {
                 let session = ChannelSession::open(context, config, Access::Read).await?;

@@ -166,11 +166,16 @@ impl Doctor {
             wrong: 0,
             arch: None,
         };
-        let path = context.config_path().display().to_string();
+        let files = context.config_files().join(", ");
         let configs = report.attempt("configuration", context.configs(), |_| {
-            format!("{path} is valid")
+            match context.config_files().len() {
+                1 => format!("{files} is valid"),
+                _ => format!("{files} are valid together"),
+            }
         })?;
-        let packer = report.attempt("packer", Packer::find().await, |packer| {
+        let packer = Packer::find().await;
+        let packer = packer.map(|packer| packer.with_environment(context.packer_environment()));
+        let packer = report.attempt("packer", packer, |packer| {
             format!("{} at {}", packer.version, packer.path().display())
         })?;
         for config in configs.iter().flatten() {

@@ -2,6 +2,7 @@
 
 pub(crate) mod bake;
 pub(crate) mod channel;
+pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod images;
 pub(crate) mod init;

@@ -41,7 +41,7 @@ pub(crate) struct Roll {
 enum Verb {
     /// Watch the active refresh, or report how the last one ended.
     Watch,
-    /// Roll the fleet back to the version before.
+    /// Roll the fleet back to the previous version.
     Rollback(StartArgs),
 }
 

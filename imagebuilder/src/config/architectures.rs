@@ -6,7 +6,8 @@
 use serde::Deserialize as _;
 use toml::{Table, Value};
 
-use super::{Arch, Config, refusal, refuse};
+use super::layers::{self, Layers};
+use super::{Arch, Config, refuse};
 use run::exit::{Exit, Failure};
 
 /// What may differ between architectures.
@@ -14,10 +15,15 @@ const TABLES: [&str; 3] = ["image", "services", "bake"];
 /// Keys of `[image]` that are the release's.
 const COMMON: [&str; 2] = ["name", "arch"];
 
-/// Validates configuration text. One configuration, or one for each architecture that `arch` lists, in its order.
+/// Validates configuration text.
+#[cfg(test)]
 pub(crate) fn parse(text: &str, place: &str) -> Result<Vec<Config>, Failure> {
-    // What is not TOML is reported with its line by the one parser of single configurations.
-    let table: Table = toml::from_str(text).unwrap_or_default();
+    of(&Layers::of_one(text, place)?, &|_| place.to_owned())
+}
+
+/// One configuration, or one for each architecture that `arch` lists, in its order. `place` is that of a finding.
+pub(super) fn of(layers: &Layers, place: &dyn Fn(&str) -> String) -> Result<Vec<Config>, Failure> {
+    let table: Table = layers.parse(&|_| ())?;
     let listed = table
         .get("image")
         .and_then(|image| image.get("arch"))
@@ -27,42 +33,30 @@ pub(crate) fn parse(text: &str, place: &str) -> Result<Vec<Config>, Failure> {
             let finding = "[arch] needs the architectures listed in [image]: `arch = [\"x86_64\", \"arm64\"]`";
             refuse(place, &[finding.to_owned()])?;
         }
-        return Config::parse(text, place).map(|config| vec![config]);
+        let config: Config = layers.parse(&|_| ())?;
+        refuse(place, &config.findings())?;
+        return Ok(vec![config]);
     };
     let (released, mut findings) = architectures(listed);
-    let overrides = match table.get("arch") {
-        None => Table::new(),
-        Some(Value::Table(overrides)) => overrides.clone(),
-        Some(_) => {
-            findings.push("arch is not a table such as [arch.arm64.bake]".to_owned());
-            Table::new()
-        }
-    };
-    findings.extend(wrong_overrides(&overrides, &released));
+    match table.get("arch") {
+        None => {}
+        Some(Value::Table(overrides)) => findings.extend(wrong_overrides(overrides, &released)),
+        Some(_) => findings.push("arch is not a table such as [arch.arm64.bake]".to_owned()),
+    }
     refuse(place, &findings)?;
-    each(&table, &overrides, &released, place)
+    each(layers, &released, place)
 }
 
 /// The configurations of all architectures; their findings are reported together.
 fn each(
-    table: &Table,
-    overrides: &Table,
+    layers: &Layers,
     released: &[Arch],
-    place: &str,
+    place: &dyn Fn(&str) -> String,
 ) -> Result<Vec<Config>, Failure> {
     let mut configs = Vec::new();
     let mut findings = Vec::new();
     for arch in released {
-        let mut merged = table.clone();
-        merged.remove("arch");
-        if let Some(Value::Table(own)) = overrides.get(arch.as_str()) {
-            merge(&mut merged, own);
-        }
-        if let Some(Value::Table(image)) = merged.get_mut("image") {
-            image.insert("arch".to_owned(), Value::String(arch.to_string()));
-        }
-        let mut config = Config::deserialize(Value::Table(merged))
-            .map_err(|error| refusal("", &format!("{place}, for {arch}"), &error))?;
+        let mut config: Config = layers.parse(&|table| layers::choose(table, arch.as_str()))?;
         config.released = released.to_vec();
         findings.push(config.findings());
         configs.push(config);
@@ -139,18 +133,6 @@ fn wrong_overrides(overrides: &Table, released: &[Arch]) -> Vec<String> {
         }
     }
     findings
-}
-
-/// Overrides values table by table; a list is replaced as a whole.
-fn merge(table: &mut Table, own: &Table) {
-    for (key, value) in own {
-        match (table.get_mut(key), value) {
-            (Some(Value::Table(kept)), Value::Table(value)) => merge(kept, value),
-            _ => {
-                table.insert(key.clone(), value.clone());
-            }
-        }
-    }
 }
 
 /// The error when a verb needs one architecture and several are listed.
@@ -270,7 +252,7 @@ binary = "aarch64/orders"
             ),
             (
                 format!("{BOTH}[arch.arm64.bake]\nsubnett = \"subnet-1\"\n"),
-                "test.toml, for arm64: unknown field `subnett`",
+                ": unknown field `subnett`",
             ),
             (
                 format!("{BOTH}[arch.arm64.bake]\nssh_port = 0\n"),

@@ -1,16 +1,18 @@
-//! `imagebuilder.toml`: text → types → validated [`Config`], every refusal with its place and fix.
+//! `imagebuilder.toml` and the layers over it: text → types → validated [`Config`], every refusal with its place and fix.
 //!
-//! Reads the one file and nothing else: whether a payload file exists is found out where it is read.
+//! Reads the configuration's own files and nothing else: whether a payload file exists is found out where it is read.
 
 mod architectures;
 mod channel;
 mod closed;
 mod contents;
+pub(crate) mod layers;
+mod near;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -21,6 +23,9 @@ pub(crate) use self::architectures::parse;
 pub(crate) use self::channel::{Channel, Expires, KeySource, Keys, Repository};
 pub(crate) use self::closed::{ImagePath, KmsKey, Mode, Owner, SshInterface, UserName};
 pub(crate) use self::contents::{Folder, Group, ImageScript, Packages, Unit, User, file_name};
+use self::layers::Layers;
+#[cfg(test)]
+use self::near::nearest;
 pub(crate) use cloud::Arch;
 use cloud::ids::{AccountId, ImageName, SecurityGroupId, ServiceName, SubnetId, VpcId};
 use roll::settings::{Fleet, Roll, Settings};
@@ -370,7 +375,7 @@ impl Bake {
             ),
             finding(
                 !self.copy.is_empty(),
-                "copy is not supported yet: bake once per region, with AWS_REGION set",
+                "copy is not supported yet: bake once per region, with `--region`",
             ),
             finding(self.ssh_port == 0, "ssh_port is 0"),
             least("ssh_timeout_seconds", self.ssh_timeout_seconds),
@@ -439,28 +444,17 @@ impl Default for Gate {
 }
 
 impl Config {
-    /// Reads and validates a configuration file: one configuration for each architecture.
-    pub(crate) fn load(path: &Path) -> anyhow::Result<Vec<Self>> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            let absent = error.kind() == std::io::ErrorKind::NotFound;
-            let failure = Exit::Usage
-                .error(format!("cannot read the configuration {}", path.display()))
-                .because(error);
-            if absent {
-                failure.hint(
-                    "`imagebuilder init` writes a commented one; `--config FILE` names another",
-                )
-            } else {
-                failure
-            }
-        })?;
-        Ok(architectures::parse(&text, &path.display().to_string())?)
+    /// The valid configurations of all layers: one for each architecture.
+    pub(crate) fn of(layers: &Layers) -> Result<Vec<Self>, Failure> {
+        architectures::of(layers, &|finding| layers.place_of(finding))
     }
 
     /// Validates configuration text; `place` is the file's name in errors.
+    #[cfg(test)]
     pub(crate) fn parse(text: &str, place: &str) -> Result<Self, Failure> {
-        let config: Self = toml::from_str(text).map_err(|error| refusal(text, place, &error))?;
-        config.validate(place)?;
+        let layers = Layers::of_one(text, place)?;
+        let config: Self = layers.parse(&|_| ())?;
+        refuse(&|_| place.to_owned(), &config.findings())?;
         Ok(config)
     }
 
@@ -512,12 +506,7 @@ impl Config {
         config
     }
 
-    /// Refuses invalid settings, all of them at once.
-    fn validate(&self, place: &str) -> Result<(), Failure> {
-        refuse(place, &self.findings())
-    }
-
-    /// Invalid settings, each in one line.
+    /// Settings that are invalid or conflict. Each begins with `[table] key`, by which its place is found.
     fn findings(&self) -> Vec<String> {
         let mut findings = Vec::new();
         if let Some(fleet) = &self.fleet
@@ -557,50 +546,22 @@ impl Config {
     }
 }
 
+/// The error for a configuration with findings, each at its place.
+fn refuse(place: &dyn Fn(&str) -> String, findings: &[String]) -> Result<(), Failure> {
+    if findings.is_empty() {
+        return Ok(());
+    }
+    let placed: Vec<String> = findings
+        .iter()
+        .map(|finding| format!("{}: {finding}", place(finding)))
+        .collect();
+    Err(Exit::Usage.error(placed.join("\n")))
+}
+
 /// The instance type of builders that no setting names one for: small, current and cheap.
 pub(crate) fn default_type(arch: Arch) -> &'static str {
     match arch {
         Arch::X86_64 => "t3.small",
         Arch::Arm64 => "t4g.small",
     }
-}
-
-/// The error for a configuration with findings.
-fn refuse(place: &str, findings: &[String]) -> Result<(), Failure> {
-    if findings.is_empty() {
-        return Ok(());
-    }
-    let placed: Vec<String> = findings
-        .iter()
-        .map(|finding| format!("{place}: {finding}"))
-        .collect();
-    Err(Exit::Usage.error(placed.join("\n")))
-}
-
-fn refusal(text: &str, place: &str, error: &toml::de::Error) -> Failure {
-    let place = match error.span() {
-        Some(span) => format!(
-            "{place}:{}",
-            text[..span.start.min(text.len())].matches('\n').count() + 1
-        ),
-        None => place.to_owned(),
-    };
-    let message = error.message().trim_end();
-    let failure = Exit::Usage.error(format!("{place}: {message}"));
-    match nearest(message) {
-        Some(known) => failure.hint(format!("did you mean `{known}`?")),
-        None => failure,
-    }
-}
-
-/// From serde's "unknown field `x`, expected one of `a`, `b`", or its like of a variant: the expected one nearest to it.
-fn nearest(message: &str) -> Option<String> {
-    let mut quoted = message
-        .strip_prefix("unknown field ")
-        .or_else(|| message.strip_prefix("unknown variant "))?
-        .split('`')
-        .skip(1)
-        .step_by(2);
-    let unknown = quoted.next()?;
-    support::nearest(unknown, quoted).map(str::to_owned)
 }

@@ -206,6 +206,70 @@ async fn packer_builds_with_the_keys_of_aws_login() {
     }
 }
 
+/// `--profile`, `--region` and `--endpoint-url`, against an environment and a configuration that name others; and an overlay.
+#[tokio::test(flavor = "multi_thread")]
+async fn options_reach_every_call_and_packer() {
+    let fixture = Fixture::up().await;
+    let home = fixture.at().join("home");
+    std::fs::create_dir_all(home.join(".aws")).unwrap();
+    let profile = "[profile shop]\naws_access_key_id = AKIASHOP\naws_secret_access_key = of the profile\nregion = eu-west-1\n";
+    std::fs::write(home.join(".aws/config"), profile).unwrap();
+    let environment = fixture.environment();
+    let endpoint = environment
+        .iter()
+        .find(|(key, _)| key == "AWS_ENDPOINT_URL");
+    let endpoint = &endpoint.unwrap().1;
+    // What Packer is given is noted by what it runs.
+    let provisioner =
+        "  provisioner \"shell-local\" {\n    inline = [\"env > seen.env\"]\n  }\n  post-processor";
+    fixture.edit(
+        "templates/image.pkr.hcl.tera",
+        "  post-processor",
+        provisioner,
+    );
+    std::fs::write(
+        fixture.at().join("other.toml"),
+        "[bake]\nregion = \"ap-south-1\"\n",
+    )
+    .unwrap();
+    let mut bake = fixture.imagebuilder(&["-c", "imagebuilder.toml", "-c", "other.toml", "bake"]);
+    bake.args(["--profile", "shop", "--region", "us-east-1"])
+        .args(["--endpoint-url", endpoint])
+        .env("HOME", &home)
+        .env_remove("AWS_CONFIG_FILE")
+        .env_remove("AWS_SHARED_CREDENTIALS_FILE")
+        .env("AWS_ACCESS_KEY_ID", "AKIAOTHER")
+        .env("AWS_PROFILE", "none")
+        .env("AWS_REGION", "eu-north-1")
+        .env("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        .env("AWS_ENDPOINT_URL_EC2", "http://127.0.0.1:1")
+        .env("AWS_ENDPOINT_URL_SSM", "http://127.0.0.1:1");
+    let mut output = std::pin::pin!(bake.output());
+    let mut agent = std::pin::pin!(fixture.agent("fit"));
+    let output = tokio::select! {
+        output = &mut output => output,
+        () = &mut agent => output.await,
+    };
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let seen = fixture.new_file(&[], "seen.env").unwrap();
+    for want in [
+        "AWS_ACCESS_KEY_ID=AKIASHOP".to_owned(),
+        "AWS_REGION=us-east-1".to_owned(),
+        "AWS_DEFAULT_REGION=us-east-1".to_owned(),
+        format!("AWS_ENDPOINT_URL={endpoint}"),
+    ] {
+        assert!(seen.lines().any(|line| line == want), "no {want} in {seen}");
+    }
+    for name in [
+        "AWS_PROFILE=",
+        "AWS_ENDPOINT_URL_EC2=",
+        "AWS_ENDPOINT_URL_SSM=",
+    ] {
+        assert!(!seen.lines().any(|line| line.starts_with(name)), "{seen}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gate_refuses_with_exit_4_and_nothing_is_left() {
     let fixture = Fixture::up().await;

@@ -38,11 +38,13 @@ fn choose_tls() {
 pub(super) fn bucket(
     config: &aws_config::SdkConfig,
     region: &str,
+    endpoint_url: Option<&str>,
     bucket: &str,
 ) -> anyhow::Result<Arc<dyn ObjectStore>> {
     choose_tls();
-    let endpoint = std::env::var("AWS_ENDPOINT_URL_S3")
-        .ok()
+    let endpoint = endpoint_url
+        .map(ToOwned::to_owned)
+        .or_else(|| std::env::var("AWS_ENDPOINT_URL_S3").ok())
         .or_else(|| config.endpoint_url().map(ToOwned::to_owned));
     let plain = endpoint
         .as_ref()

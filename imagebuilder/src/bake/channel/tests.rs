@@ -57,12 +57,12 @@ impl Shop {
             channel: config.channel.clone().unwrap(),
             folder: at.clone(),
             store: Box::new(Folder::writing(at.join("repository")).unwrap()),
-            keyring: keyring(at.clone(), None),
+            keyring: keyring(at.clone(), cloud::aws::Connection::default()),
             seen: Seen(at.join("seen.json")),
             output: Output::captured(),
             now: Timestamp::now(),
             cloud: Some(cloud::testing::InMemoryAws::default().cloud()),
-            region: None,
+            connection: cloud::aws::Connection::default(),
         };
         session.init().await.unwrap();
         Self {

@@ -177,7 +177,7 @@ impl Scene {
             output: self.output.clone(),
             now: self.now,
             cloud: Some(self.aws.cloud()),
-            region: None,
+            connection: cloud::aws::Connection::default(),
         }
     }
 

@@ -193,12 +193,13 @@ impl RotateRoot {
     async fn signers(&self, context: &Context) -> anyhow::Result<Vec<Opened>> {
         if !self.with.is_empty() {
             // Given on the command line, so from where it was typed.
-            return session::keyring(PathBuf::new(), None)
+            return session::keyring(PathBuf::new(), context.connection(None))
                 .open_all(&self.with)
                 .await;
         }
         let config = context.config()?;
-        let keyring = session::keyring(context.root(), config.bake.region.clone());
+        let connection = context.connection(config.bake.region.as_deref());
+        let keyring = session::keyring(context.root(), connection);
         let channel = config.channel()?;
         keyring.open_all(&channel.keys.root).await
     }
