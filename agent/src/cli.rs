@@ -15,7 +15,7 @@ use crate::arguments::{ConfiguredArgs, SourceArgs};
 use crate::aws::Aws;
 use crate::configure::configure;
 use crate::exit::Exit;
-use crate::health::Http;
+use crate::health::Checks;
 use crate::host::Systemctl;
 use crate::identity::Imds;
 use crate::metrics::Meter;
@@ -194,7 +194,7 @@ impl Cli {
                     registry: aws.clone(),
                     balancer: aws,
                     host: Arc::new(Systemctl),
-                    health: Arc::new(Http),
+                    health: Arc::new(Checks::default()),
                     sources: sources.into_sources(),
                     updater: updater.dir().join(updater_status::FILE),
                     clock: Arc::new(Timestamp::now),

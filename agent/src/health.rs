@@ -1,32 +1,59 @@
-//! Checks the services' health: one plain HTTP/1.1 GET each, bounded in time and size.
+//! Checks the services' health: each check bounded in time and size, in the services' order.
 //!
-//! It reports what each service answered; [`crate::lifecycle`] decides what follows.
+//! It reports what each service answered; [`crate::lifecycle`] decides what follows. [`kinds`] makes the checks.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use async_trait::async_trait;
 use contract::registry;
-use http_body_util::{BodyExt, Empty};
-use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response, Uri, header};
-use hyper_util::rt::TokioIo;
+use http_body_util::BodyExt;
+use hyper::Uri;
 use support::text;
-use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::settings::Service;
+use crate::settings::{Check, HttpCheck, Purpose, Service};
 
-/// The result of one round of checks, by service. The registry's own type, since a record contains a round.
+mod exec;
+mod http;
+mod kinds;
+
+/// The reports of one round of checks, by service. The registry's own type, since a record contains a round.
 pub(crate) type Round = BTreeMap<String, registry::Service>;
+
+/// The result of one round of checks.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked {
+    /// What each service reported, which decides whether the instance is fit.
+    pub(crate) round: Round,
+    /// The services whose liveness checks failed: a restart may help.
+    pub(crate) dead: BTreeSet<String>,
+}
+
+/// As of services whose checks have both purposes, such as `health_url`.
+#[cfg(test)]
+impl From<Round> for Checked {
+    fn from(round: Round) -> Self {
+        let failing = round.iter().filter(|(_, service)| !service.healthy);
+        let dead = failing.map(|(name, _)| name.clone()).collect();
+        Self { round, dead }
+    }
+}
 
 /// Checks all services once.
 #[async_trait]
 pub(crate) trait HealthCheck: Send + Sync {
-    /// Checks every service, all at the same time, each within `limit`.
-    async fn round(&self, services: Arc<[Service]>, limit: Duration) -> Round;
+    /// Checks every service, all at the same time unless one waits for another, each check within `limit` or its own.
+    async fn round(&self, services: Arc<[Service]>, limit: Duration) -> Checked;
+
+    /// A service is known to have started: its startup checks are not made.
+    fn started(&self, _service: &str) {}
+
+    /// A service is about to be restarted: its startup checks count again.
+    fn restarting(&self, _service: &str) {}
 }
 
 /// Longest time a service may take to answer, however long the interval: a slower health answer counts as none.
@@ -40,42 +67,105 @@ pub(crate) fn limit(interval: Duration) -> Duration {
 /// Longest version answer that is read; a longer one is not a version.
 const LONGEST_VERSION: usize = 4096;
 
-/// Checks the services on this instance over HTTP.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Http;
+/// Makes the checks of the services on this instance.
+#[derive(Debug, Default)]
+pub(crate) struct Checks {
+    /// The services whose startup checks have passed.
+    started: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// The result of a service's checks.
+struct Outcome {
+    report: registry::Service,
+    dead: bool,
+}
+
+impl Outcome {
+    fn unfit(detail: &str) -> Self {
+        Self {
+            report: failed(detail),
+            dead: false,
+        }
+    }
+}
+
+/// Whether each service passed, once that is known.
+type Results = BTreeMap<String, watch::Receiver<Option<bool>>>;
 
 #[async_trait]
-impl HealthCheck for Http {
-    async fn round(&self, services: Arc<[Service]>, limit: Duration) -> Round {
+impl HealthCheck for Checks {
+    async fn round(&self, services: Arc<[Service]>, limit: Duration) -> Checked {
+        let mut results = Results::new();
+        let mut senders = BTreeMap::new();
+        for service in services.iter() {
+            let (sender, receiver) = watch::channel(None);
+            results.insert(service.name.to_string(), receiver);
+            senders.insert(service.name.to_string(), sender);
+        }
         let mut asked = JoinSet::new();
         for service in services.iter().cloned() {
+            let (results, started) = (results.clone(), self.started.clone());
+            let sender = senders.remove(service.name.as_str());
             asked.spawn(async move {
-                (
-                    service.name.as_str().to_owned(),
-                    check_service(&service, limit).await,
-                )
+                let outcome = match waits_for(&service.after, results).await {
+                    Some(other) => Outcome::unfit(&format!("{}: waits for {other}", service.unit)),
+                    None => check_service(&service, &started, limit).await,
+                };
+                if let Some(sender) = sender {
+                    sender.send_replace(Some(outcome.report.healthy));
+                }
+                (service.name.to_string(), outcome)
             });
         }
         // A service whose check was cancelled has not passed: every service starts as unanswered.
         let mut round: Round = services
             .iter()
-            .map(|service| {
-                (
-                    service.name.as_str().to_owned(),
-                    failed("the check was cancelled"),
-                )
-            })
+            .map(|service| (service.name.to_string(), failed("the check was cancelled")))
             .collect();
+        let mut dead = BTreeSet::new();
         while let Some(answer) = asked.join_next().await {
             match answer {
-                Ok((name, service)) => {
-                    round.insert(name, service);
+                Ok((name, outcome)) => {
+                    if outcome.dead {
+                        dead.insert(name.clone());
+                    }
+                    round.insert(name, outcome.report);
                 }
                 Err(error) => tracing::warn!("a check was cancelled: {error}"),
             }
         }
-        round
+        Checked { round, dead }
     }
+
+    fn started(&self, service: &str) {
+        lock(&self.started).insert(service.to_owned());
+    }
+
+    fn restarting(&self, service: &str) {
+        lock(&self.started).remove(service);
+    }
+}
+
+fn lock(started: &Mutex<BTreeSet<String>>) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+    started.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The first of the services before this one that did not pass.
+async fn waits_for(after: &[String], mut results: Results) -> Option<String> {
+    for name in after {
+        let Some(result) = results.get_mut(name) else {
+            return Some(name.clone());
+        };
+        // An error: its check was cancelled.
+        let passed = match result.wait_for(Option::is_some).await {
+            Ok(known) => *known == Some(true),
+            Err(_) => false,
+        };
+        if !passed {
+            return Some(name.clone());
+        }
+    }
+    None
 }
 
 fn failed(detail: &str) -> registry::Service {
@@ -86,10 +176,32 @@ fn failed(detail: &str) -> registry::Service {
     }
 }
 
-async fn check_service(service: &Service, limit: Duration) -> registry::Service {
-    let health = within(limit, check(&service.health)).await;
-    if let Err(error) = health {
-        return failed(&format!("{}: {error:#}", service.unit));
+async fn check_service(
+    service: &Service,
+    started: &Mutex<BTreeSet<String>>,
+    limit: Duration,
+) -> Outcome {
+    let name = service.name.as_str();
+    let has_started = lock(started).contains(name);
+    if !has_started {
+        let startup = of(service, &[Purpose::Startup]);
+        let failures = failures(make(startup, limit).await, None);
+        if !failures.is_empty() {
+            return Outcome::unfit(&format!("{}: starting: {failures}", service.unit));
+        }
+        lock(started).insert(name.to_owned());
+    }
+    let made = make(of(service, &[Purpose::Readiness, Purpose::Liveness]), limit).await;
+    let ready = failures(made.clone(), Some(Purpose::Readiness));
+    let alive = failures(made, Some(Purpose::Liveness));
+    if !ready.is_empty() {
+        return Outcome {
+            report: failed(&format!("{}: {ready}", service.unit)),
+            dead: !alive.is_empty(),
+        };
+    }
+    if !alive.is_empty() {
+        tracing::warn!("{}: {}", service.unit, text::line(&alive, text::REASON));
     }
     let version = match &service.version {
         Some(uri) => within(limit, version(uri)).await.unwrap_or_else(|error| {
@@ -98,11 +210,58 @@ async fn check_service(service: &Service, limit: Duration) -> registry::Service 
         }),
         None => String::new(),
     };
-    registry::Service {
-        version: text::line(&version, text::NAME),
-        healthy: true,
-        detail: String::new(),
+    Outcome {
+        report: registry::Service {
+            version: text::line(&version, text::NAME),
+            healthy: true,
+            detail: String::new(),
+        },
+        dead: !alive.is_empty(),
     }
+}
+
+/// The checks with one of these purposes.
+fn of(service: &Service, purposes: &[Purpose]) -> Vec<Check> {
+    let wanted = |check: &&Check| purposes.iter().any(|it| check.purposes.contains(it));
+    service.checks.iter().filter(wanted).cloned().collect()
+}
+
+/// Makes checks, all at the same time; each with why it failed, in their order.
+async fn make(checks: Vec<Check>, limit: Duration) -> Vec<(Check, Option<String>)> {
+    let mut made: Vec<(Check, Option<String>)> = checks
+        .into_iter()
+        .map(|check| (check, Some("the check was cancelled".to_owned())))
+        .collect();
+    let mut running = JoinSet::new();
+    for (at, (check, _)) in made.iter().enumerate() {
+        let check = check.clone();
+        running.spawn(async move {
+            let limit = check.timeout.unwrap_or(limit);
+            (at, within(limit, kinds::make(&check.kind)).await)
+        });
+    }
+    while let Some(done) = running.join_next().await {
+        match done {
+            Ok((at, result)) => {
+                if let Some((_, failure)) = made.get_mut(at) {
+                    *failure = result.err().map(|error| format!("{error:#}"));
+                }
+            }
+            Err(error) => tracing::warn!("a check was cancelled: {error}"),
+        }
+    }
+    made
+}
+
+/// What failed among the checks with this purpose, in one line; empty when all passed.
+fn failures(made: Vec<(Check, Option<String>)>, purpose: Option<Purpose>) -> String {
+    let counts = |check: &Check| purpose.is_none_or(|purpose| check.purposes.contains(&purpose));
+    let failed = made.into_iter().filter(|(check, _)| counts(check));
+    let lines = failed.filter_map(|(check, failure)| match check.name.as_str() {
+        "" => failure,
+        name => Some(format!("check {name}: {}", failure?)),
+    });
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
@@ -112,16 +271,8 @@ async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Re
     }
 }
 
-async fn check(uri: &Uri) -> Result<()> {
-    let status = get(uri).await?.status();
-    if !status.is_success() {
-        bail!("{} answered {status}", uri.path());
-    }
-    Ok(())
-}
-
 async fn version(uri: &Uri) -> Result<String> {
-    let answer = get(uri).await?;
+    let answer = http::get(&HttpCheck::plain(uri.clone())).await?;
     if !answer.status().is_success() {
         bail!("{} answered {}", uri.path(), answer.status());
     }
@@ -155,41 +306,33 @@ pub(crate) fn read_version(text: &str) -> Result<String> {
         .ok_or_else(|| anyhow!("an empty version"))
 }
 
-async fn get(uri: &Uri) -> Result<Response<Incoming>> {
-    let host = uri.host().ok_or_else(|| anyhow!("{uri} has no host"))?;
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    let port = uri.port_u16().unwrap_or(80);
-    let stream = TcpStream::connect((address, port))
-        .await
-        .with_context(|| format!("cannot connect to {host}:{port}"))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .context("no HTTP")?;
-    // It ends once the answer has been read or dropped.
-    tokio::spawn(connection);
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let request = Request::get(path)
-        .header(
-            header::HOST,
-            uri.authority().map_or(host, |authority| authority.as_str()),
-        )
-        .header(
-            header::USER_AGENT,
-            format!("imagebuilder-agent/{}", agent_update::version()),
-        )
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .context("cannot form the request")?;
-    sender.send_request(request).await.context("no answer")
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::settings::ServiceName;
+    use crate::settings::{CheckKind, ServiceName};
+
+    mod order;
+
+    /// The check of `health_url`.
+    fn plain(uri: Uri) -> Check {
+        check(
+            "",
+            CheckKind::Http(HttpCheck::plain(uri)),
+            &[Purpose::Readiness, Purpose::Liveness],
+        )
+    }
+
+    fn check(name: &str, kind: CheckKind, purposes: &[Purpose]) -> Check {
+        Check {
+            name: name.to_owned(),
+            kind,
+            timeout: None,
+            purposes: purposes.iter().copied().collect(),
+        }
+    }
 
     #[test]
     fn a_version_is_a_line_or_a_json_field() {
@@ -247,11 +390,13 @@ mod tests {
         let services: Arc<[Service]> = Arc::new([Service {
             name: ServiceName::parse("orders").unwrap(),
             unit: "orders.service".to_owned(),
-            health: uri("/gtg"),
+            checks: vec![plain(uri("/gtg"))],
+            after: Vec::new(),
             version: Some(uri("/version")),
             environment: BTreeMap::new(),
         }]);
-        Http.round(services, limit).await.remove("orders").unwrap()
+        let checked = Checks::default().round(services, limit).await;
+        checked.round["orders"].clone()
     }
 
     /// It can neither begin a line of the console nor move its cursor, nor fill a record.
@@ -312,11 +457,14 @@ mod tests {
         let service = Service {
             name: ServiceName::parse("orders").unwrap(),
             unit: "orders.service".to_owned(),
-            health: "http://127.0.0.1:1/gtg".parse().unwrap(),
+            checks: vec![plain("http://127.0.0.1:1/gtg".parse().unwrap())],
+            after: Vec::new(),
             version: None,
             environment: BTreeMap::new(),
         };
-        let answer = check_service(&service, PATIENCE).await;
+        let answer = check_service(&service, &Mutex::default(), PATIENCE)
+            .await
+            .report;
         let expected = "orders.service: cannot connect to 127.0.0.1:1: Connection refused";
         assert!(answer.detail.starts_with(expected), "{}", answer.detail);
     }

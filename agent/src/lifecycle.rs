@@ -43,7 +43,7 @@ use self::describe::trouble;
 use self::state::{IDLE_PHASE_INTERVAL, PHASE_INTERVAL, Place};
 use self::window::Window;
 use crate::duty::Duty;
-use crate::health::Round;
+use crate::health::{Checked, Round};
 use crate::hooks::{Answer, Hook, Hooks, Membership, OurHooks, Phase, Receipt};
 use crate::identity::TargetState;
 use crate::registry::pace::Urgency;
@@ -93,7 +93,7 @@ impl Lifecycle {
             State::Ailing(Replacement::At(when)) => Some(when),
             _ => None,
         };
-        let restart = self.remedy.due();
+        let restart = self.remedy.due().filter(|_| !self.dead.is_empty());
         [own, restart, self.duties.next()]
             .into_iter()
             .flatten()
@@ -120,7 +120,7 @@ impl Lifecycle {
             Event::Tick => {}
             Event::Identified(Ok((instance, terms))) => self.identity_seen(&instance, terms, now),
             Event::Identified(Err(NoAnswer)) => self.duties.failed(Duty::Identify, now),
-            Event::Checked(round) => self.checked(round, now),
+            Event::Checked(checked) => self.checked(checked, now),
             Event::TargetStateSeen(Ok(target)) => self.target_state_seen(target, now),
             Event::TargetStateSeen(Err(NoAnswer)) => self.duties.failed(Duty::TargetState, now),
             Event::SpotSeen(seen, clock) => self.spot_seen(seen, clock, now),
@@ -178,11 +178,13 @@ impl Lifecycle {
         }
     }
 
-    fn checked(&mut self, round: Round, now: Instant) {
+    fn checked(&mut self, checked: Checked, now: Instant) {
         self.duties.done(Duty::Check);
         if self.is_on_way_out() {
             return;
         }
+        let Checked { round, dead } = checked;
+        self.liveness_seen(dead, now);
         let changed = self.round != round;
         let version = |round: &Round, name: &String| round.get(name).map(|s| s.version.clone());
         let news = round
@@ -311,7 +313,7 @@ impl Lifecycle {
 
     /// What was known about the group, and every count of consecutive checks, is out of date.
     fn clock_jumped(&mut self, now: Instant) {
-        (self.passes, self.failures) = (0, 0);
+        (self.passes, self.failures, self.dead_rounds) = (0, 0, 0);
         self.window = Window::default();
         if self.is_on_way_out() && !self.draining_for_notice {
             return;

@@ -15,6 +15,7 @@ use contract::registry::Verdict;
 use jiff::Timestamp;
 
 use self::exposition::{Exposition, Kind};
+use crate::health::Checked;
 use crate::hooks::Receipt;
 use crate::lifecycle::Event;
 use crate::status_file::DaemonStatus;
@@ -99,7 +100,7 @@ impl Meter {
     /// Counts an event before the lifecycle handles it.
     pub(crate) fn count_event(&self, event: &Event) {
         match event {
-            Event::Checked(round) => {
+            Event::Checked(Checked { round, .. }) => {
                 let mut counts = self.counts();
                 counts.last_round = Some(Timestamp::now());
                 if round.values().all(|service| service.healthy) {

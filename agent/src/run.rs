@@ -308,6 +308,9 @@ impl Daemon {
         previous
             .round
             .retain(|name, _| services.iter().any(|service| service.name.as_str() == name));
+        for (name, _) in previous.round.iter().filter(|(_, service)| service.healthy) {
+            self.adapters.health.started(name);
+        }
         tracing::info!(
             "continuing from {}",
             left.before.as_ref().unwrap_or(&left.state)

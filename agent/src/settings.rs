@@ -17,31 +17,19 @@ use anyhow::{Context, Result};
 use hyper::Uri;
 use serde::Deserialize;
 
+use self::checks::CheckFragment;
+use self::refusal::{number, refused, seconds};
 use self::update::UpdateFragment;
 use crate::notice::NoticeTerms;
 
 mod metrics;
+mod refusal;
 
 pub(crate) use metrics::Metrics;
+pub(crate) use refusal::Refused;
 
 /// The first line of user data that is a fragment of the agent's settings.
 pub(crate) const USER_DATA_MARK: &str = "#imagebuilder-agent";
-
-/// Why settings were refused: they must be fixed, retrying does not help.
-#[derive(Debug)]
-pub(crate) struct Refused(String);
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Refused {}
-
-fn refused<T>(message: impl Into<String>) -> Result<T> {
-    Err(Refused(message.into()).into())
-}
 
 /// Declares a fragment table: every key optional, unknown keys refused, and `over` to merge.
 macro_rules! fragment {
@@ -101,6 +89,9 @@ struct ServiceFragment {
     unit: Option<String>,
     health_url: Option<String>,
     version_url: Option<String>,
+    after: Option<Vec<String>>,
+    #[serde(default)]
+    checks: BTreeMap<String, CheckFragment>,
     #[serde(default)]
     environment: BTreeMap<String, String>,
 }
@@ -133,6 +124,11 @@ impl Fragment {
             kept.unit = service.unit.or(kept.unit.take());
             kept.health_url = service.health_url.or(kept.health_url.take());
             kept.version_url = service.version_url.or(kept.version_url.take());
+            kept.after = service.after.or(kept.after.take());
+            for (name, check) in service.checks {
+                let earlier = kept.checks.remove(&name).unwrap_or_default();
+                kept.checks.insert(name, earlier.over(check));
+            }
             kept.environment.extend(service.environment);
         }
         Self {
@@ -345,8 +341,11 @@ name!(
     "services"
 );
 
-// After the macros that it uses.
+// After the macros that they use.
+mod checks;
 mod update;
+
+pub(crate) use checks::{Check, CheckKind, HttpCheck, Purpose};
 
 /// The agent's validated settings.
 #[derive(Clone, Debug)]
@@ -443,8 +442,10 @@ pub(crate) struct Service {
     pub(crate) name: ServiceName,
     /// The systemd unit that runs it, for messages.
     pub(crate) unit: String,
-    /// Its health URL: 2xx is a pass.
-    pub(crate) health: Uri,
+    /// Its checks; never empty.
+    pub(crate) checks: Vec<Check>,
+    /// The services that must pass before this one's checks are made.
+    pub(crate) after: Vec<String>,
     /// Its version URL, if it has one.
     pub(crate) version: Option<Uri>,
     /// The environment that `configure` writes for it.
@@ -453,12 +454,17 @@ pub(crate) struct Service {
 
 impl Settings {
     fn validate(inputs: Fragment) -> Result<Self> {
+        let order = inputs.services.iter().map(|(name, service)| {
+            let after = service.after.as_deref().unwrap_or_default();
+            (name.as_str(), after)
+        });
+        checks::refuse_bad_order(&order.collect())?;
         let Some(image) = inputs.image else {
             return refused("image: missing\nhint: image = \"NAME\" in the image's settings file");
         };
         if inputs.services.is_empty() {
             return refused(
-                "services: none configured\nhint: add [services.NAME] with unit and health_url; an instance without \
+                "services: none configured\nhint: add [services.NAME] with its unit; an instance without \
                  services is never fit",
             );
         }
@@ -582,12 +588,18 @@ impl Drain {
 impl Service {
     fn validate(name: &str, inputs: ServiceFragment) -> Result<Self> {
         let at = |key: &str| format!("services.{name}.{key}");
-        let Some(health) = inputs.health_url else {
-            return refused(format!(
-                "{}: missing\nhint: set the URL of the service's health check",
-                at("health_url")
-            ));
-        };
+        let unit = inputs.unit.unwrap_or_else(|| format!("{name}.service"));
+        let mut checks = Vec::new();
+        if let Some(text) = inputs.health_url {
+            checks.push(Check::of_health_url(url(&at("health_url"), &text)?));
+        }
+        for (check, table) in inputs.checks {
+            let place = at(&format!("checks.{check}"));
+            checks.push(Check::validate(&place, &check, &unit, table)?);
+        }
+        if checks.is_empty() {
+            checks.push(Check::of_unit(&unit));
+        }
         for (key, value) in &inputs.environment {
             let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
             if key.is_empty()
@@ -608,8 +620,9 @@ impl Service {
         }
         Ok(Self {
             name: ServiceName::parse(name)?,
-            unit: inputs.unit.unwrap_or_else(|| format!("{name}.service")),
-            health: url(&at("health_url"), &health)?,
+            unit,
+            checks,
+            after: inputs.after.unwrap_or_default(),
             version: inputs
                 .version_url
                 .map(|text| url(&at("version_url"), &text))
@@ -662,22 +675,6 @@ fn url(at: &str, text: &str) -> Result<Uri> {
         },
         Ok,
     )
-}
-
-fn number(at: &str, given: Option<u32>, default: u32, least: u32, most: u32) -> Result<u32> {
-    let value = given.unwrap_or(default);
-    if !(least..=most).contains(&value) {
-        return refused(format!("{at}: {value} is not between {least} and {most}"));
-    }
-    Ok(value)
-}
-
-fn seconds(at: &str, given: Option<u64>, default: u64, least: u64, most: u64) -> Result<Duration> {
-    let value = given.unwrap_or(default);
-    if !(least..=most).contains(&value) {
-        return refused(format!("{at}: {value} is not between {least} and {most}"));
-    }
-    Ok(Duration::from_secs(value))
 }
 
 #[cfg(test)]

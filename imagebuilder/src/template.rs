@@ -13,7 +13,7 @@ use std::path::Path;
 use serde::Serialize;
 use tera::{Kwargs, Tera, Value};
 
-use crate::config::{Config, Encryption, Service};
+use crate::config::{Check, Config, Encryption, Service};
 use crate::shebang;
 use cloud::Tags;
 use cloud::ids::{ImageId, RunId, ServiceName};
@@ -127,9 +127,36 @@ struct ServiceView<'a> {
     name: &'a ServiceName,
     unit: String,
     binary: String,
-    health_url: &'a str,
+    health_url: Option<&'a str>,
+    checks: Vec<CheckView<'a>>,
+    /// The names as a TOML array; absent when there are none.
+    after: Option<String>,
     version_url: Option<&'a str>,
     environment: Vec<Pair<'a>>,
+}
+
+#[derive(Serialize)]
+struct CheckView<'a> {
+    name: &'a str,
+    /// The keys, each with its value as TOML.
+    keys: Vec<KeyView>,
+}
+
+#[derive(Serialize)]
+struct KeyView {
+    key: String,
+    value: String,
+}
+
+fn check_view<'a>((name, check): (&'a String, &'a Check)) -> CheckView<'a> {
+    CheckView {
+        name,
+        keys: check
+            .rendered()
+            .into_iter()
+            .map(|(key, value)| KeyView { key, value })
+            .collect(),
+    }
 }
 
 fn service_view<'a>(name: &'a ServiceName, service: &'a Service) -> ServiceView<'a> {
@@ -137,7 +164,10 @@ fn service_view<'a>(name: &'a ServiceName, service: &'a Service) -> ServiceView<
         name,
         unit: service.unit_name(name),
         binary: Service::installed(name),
-        health_url: &service.health_url,
+        health_url: service.health_url.as_deref(),
+        checks: service.checks.iter().map(check_view).collect(),
+        after: (!service.after.is_empty())
+            .then(|| toml::Value::from(service.after.clone()).to_string()),
         version_url: service.version_url.as_deref(),
         environment: pairs(&service.environment),
     }
@@ -538,6 +568,33 @@ version_url = "http://127.0.0.1:8080/version"
 ORDERS_STORE = "s3://bucket/with \\"quotes\\""
 [services.mail]
 health_url = "http://127.0.0.1:2525/"
+[services.web]
+unit = "nginx.service"
+after = ["db", "orders"]
+[services.web.checks.page]
+kind = "https"
+url = "https://127.0.0.1/gtg"
+ca_file = "/etc/ssl/own \"ca\".pem"
+headers = { host = "shop.example", x-probe = "a 'b'" }
+expect_status = ["200-299", "401"]
+body_contains = "ok"
+timeout_seconds = 9
+purpose = ["readiness"]
+[services.web.checks.socket]
+kind = "unix"
+socket = "/run/web.sock"
+[services.db.checks."ping.1"]
+kind = "exec"
+command = ["/usr/bin/mysqladmin", "ping", "a\tb"]
+purpose = ["startup", "readiness"]
+[services.db.checks.port]
+kind = "tcp"
+address = "127.0.0.1:3306"
+[services.db.checks.unit]
+kind = "systemd"
+[services.db.checks.plain]
+kind = "http"
+url = "http://127.0.0.1:1/"
 [bake]
 instance_type = "c7g.large"
 subnet = "subnet-1"

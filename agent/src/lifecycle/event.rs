@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::terms::Terms;
 use crate::balancer::TargetHealth;
 use crate::fleet::Peers;
-use crate::health::Round;
+use crate::health::Checked;
 use crate::hooks::{Answer, Hooks, Membership, Receipt};
 use crate::identity::TargetState;
 use crate::notice::{Scheduled, SpotNotices};
@@ -28,7 +28,7 @@ pub(crate) enum Event {
     /// The instance id and the terms, or why the settings were refused.
     Identified(Result<(String, Result<Terms, String>), NoAnswer>),
     /// A round of health checks.
-    Checked(Round),
+    Checked(Checked),
     /// The target lifecycle state.
     TargetStateSeen(Result<Option<TargetState>, NoAnswer>),
     /// Spot's notices, and the time of day.

@@ -1,6 +1,7 @@
 //! What is done about an unfit instance: its services are restarted once; if that does not help, the group is asked
 //! to replace it, unless the rest of the fleet is unfit as well.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::event::{Action, NoAnswer};
@@ -73,9 +74,31 @@ impl Lifecycle {
         self.remedy.held = None;
     }
 
-    /// Schedules a restart that is due. The services are the ones that fail now.
+    /// Takes over which services' liveness checks failed. In a fit instance they are restarted after as many such rounds
+    /// as make an instance unfit.
+    pub(super) fn liveness_seen(&mut self, dead: BTreeSet<String>, now: Instant) {
+        self.dead_rounds = match dead.is_empty() {
+            true => 0,
+            false => self.dead_rounds.saturating_add(1),
+        };
+        self.dead = dead;
+        if self.state != State::Serving {
+            return;
+        }
+        if self.dead.is_empty() {
+            self.remedy.due = None;
+        } else if self.dead_rounds >= self.terms.serving.failures && self.remedy.due.is_none() {
+            self.begin_remedy(now);
+            self.dead_rounds = 0;
+        }
+    }
+
+    /// Schedules a restart that is due. The services are those whose liveness checks fail now; until one does, the
+    /// restart stays due.
     pub(super) fn restart_when_due(&mut self, now: Instant) {
-        if matches!(self.state, State::Ailing(_)) && self.remedy.due.is_some_and(|due| now >= due) {
+        let state = matches!(self.state, State::Serving | State::Ailing(_));
+        let due = self.remedy.due.is_some_and(|due| now >= due);
+        if state && due && !self.dead.is_empty() {
             self.remedy.begin(now);
             if self.out_of_service().is_none() {
                 self.duties.at(Duty::Restart, now);
@@ -84,8 +107,7 @@ impl Lifecycle {
     }
 
     pub(super) fn begin_restart(&self) -> Option<Action> {
-        let sick = self.round.iter().filter(|(_, service)| !service.healthy);
-        let names: Vec<String> = sick.map(|(name, _)| name.clone()).collect();
+        let names: Vec<String> = self.dead.iter().cloned().collect();
         (!names.is_empty()).then_some(Action::Restart(names))
     }
 

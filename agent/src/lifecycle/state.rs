@@ -1,5 +1,6 @@
 //! The states, and everything that is kept between two events.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -118,6 +119,10 @@ pub(crate) struct Lifecycle {
     pub(super) failures: u32,
     pub(super) window: Window,
     pub(super) round: Round,
+    /// The services whose liveness checks failed in the last round.
+    pub(super) dead: BTreeSet<String>,
+    /// Consecutive rounds in which a liveness check failed.
+    pub(super) dead_rounds: u32,
     pub(super) judgement: Option<Judgement>,
     /// What the previous daemon left, until the instance is identified.
     pub(super) previous: Option<PreviousDaemon>,
@@ -149,6 +154,8 @@ impl Lifecycle {
             failures: 0,
             window: Window::default(),
             round: Round::new(),
+            dead: BTreeSet::new(),
+            dead_rounds: 0,
             judgement: None,
             previous: None,
             pace: Pace::default(),

@@ -682,7 +682,7 @@ fn becoming_unfit_during_continue_is_not_an_abandon() {
     let sick = || Round::from([("orders".to_owned(), service(false, "x"))]);
     life.lifecycle.gate_passed(now);
     for _ in 0..3 {
-        life.lifecycle.step(Event::Checked(sick()), now);
+        life.lifecycle.step(Event::Checked(sick().into()), now);
     }
     assert_eq!(life.lifecycle.state_name(), "refusing");
     let outcome = Ok(Receipt::Accepted);

@@ -71,10 +71,8 @@ fn busy() -> Meter {
     };
     meter.count_event(&answered(Ok(Receipt::Accepted)));
     meter.count_event(&answered(Err(NoAnswer)));
-    meter.count_event(&Event::Checked(Round::from([(
-        "orders".to_owned(),
-        service("1", true),
-    )])));
+    let round = Round::from([("orders".to_owned(), service("1", true))]);
+    meter.count_event(&Event::Checked(round.into()));
     meter.counts().last_round = Some(at(59));
     meter.set_updater_status(Some(reported()));
     // The same check again, then one that ended well.

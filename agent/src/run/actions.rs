@@ -238,7 +238,10 @@ impl Daemon {
             }
             tracing::warn!("requesting a restart of {}", service.unit);
             match restart::request(&self.run_dir, &service.unit) {
-                Ok(()) => *self.restarts.entry(service.name.to_string()).or_default() += 1,
+                Ok(()) => {
+                    self.adapters.health.restarting(service.name.as_str());
+                    *self.restarts.entry(service.name.to_string()).or_default() += 1;
+                }
                 Err(error) => done = or_no_answer(Err(error)),
             }
         }

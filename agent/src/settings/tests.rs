@@ -75,6 +75,35 @@ fn the_image_alone_is_enough_and_the_rest_has_defaults() {
     assert_eq!(window, (20, 40));
 }
 
+/// The golden file of the template that imagebuilder renders, with every key of a check.
+#[test]
+fn what_imagebuilder_renders_is_read_with_every_key() {
+    let path =
+        "../imagebuilder/src/snapshots/imagebuilder__template__tests__the_agents_settings.snap";
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let golden = fs::read_to_string(golden).unwrap();
+    let text = golden.splitn(3, "---\n").nth(2).unwrap();
+    // The golden file shows how a quote is rendered, which no channel's address has.
+    let text = text.replace("/a \"b\"", "/agent");
+    let settings = ImageFiles::with(&text).load(None).unwrap();
+    let kinds = |name: &str| -> Vec<String> {
+        let mut services = settings.services.iter();
+        let service = services
+            .find(|service| service.name.as_str() == name)
+            .unwrap();
+        let checks = service.checks.iter();
+        checks
+            .map(|check| format!("{} {:?}", check.name, check.kind))
+            .collect()
+    };
+    let db = kinds("db");
+    assert!(db[0].contains("/usr/bin/mysqladmin"), "{db:?}");
+    assert_eq!(
+        (db.len(), kinds("web").len(), kinds("mail").len()),
+        (4, 2, 1)
+    );
+}
+
 #[test]
 fn user_data_overrides_drop_ins_and_the_image_by_key() {
     let settings = ImageFiles::with(IMAGE)
@@ -191,7 +220,6 @@ fn what_makes_no_sense_is_refused() {
             "[drain]\non_failure = \"explode\"",
             "agent.d/x.toml:2:14: expected `continue` or `abandon`",
         ),
-        ("[services.more]", "services.more.health_url: missing"),
         (
             "[metrics]\nlisten = \"0.0.0.0:9150\"",
             "metrics.listen: not an address on this instance",

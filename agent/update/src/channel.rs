@@ -16,6 +16,7 @@ mod tuf;
 
 pub use limits::{Limits, Rate};
 pub use refusal::{Cause, Refusal};
+pub use transport::tls;
 pub use tuf::{Place, Target, TufChannel};
 
 /// SHA-256 in lower-case hex: the unique name of a release.

@@ -197,7 +197,7 @@ binary = "aarch64/orders"
                     config.image.source.name.as_str(),
                     config.image.agent.binary.to_str().unwrap(),
                     service.binary.as_ref().unwrap().to_str().unwrap(),
-                    service.health_url.as_str(),
+                    service.health_url.as_deref().unwrap(),
                     config.instance_type(),
                 )
             })

@@ -4,6 +4,7 @@
 
 mod architectures;
 mod channel;
+mod checks;
 mod closed;
 mod contents;
 pub(crate) mod layers;
@@ -21,6 +22,7 @@ pub(crate) use self::architectures::one_of;
 #[cfg(test)]
 pub(crate) use self::architectures::parse;
 pub(crate) use self::channel::{Channel, Expires, KeySource, Keys, Repository};
+pub(crate) use self::checks::Check;
 pub(crate) use self::closed::{ImagePath, KmsKey, Mode, Owner, SshInterface, UserName};
 pub(crate) use self::contents::{Folder, Group, ImageScript, Packages, Unit, User, file_name};
 use self::layers::Layers;
@@ -210,8 +212,14 @@ pub(crate) struct Service {
     /// Whether the unit comes with a package or the source image.
     #[serde(default)]
     pub(crate) installed: bool,
-    /// The URL that the agent requests to check its health.
-    pub(crate) health_url: String,
+    /// The URL that the agent requests to check its health. Without it and `checks`, the unit must be active.
+    pub(crate) health_url: Option<String>,
+    /// The agent's other checks, by name.
+    #[serde(default)]
+    pub(crate) checks: BTreeMap<String, Check>,
+    /// The services that must pass before this one is checked.
+    #[serde(default)]
+    pub(crate) after: Vec<String>,
     /// The URL that the agent requests for its version.
     pub(crate) version_url: Option<String>,
     /// Its settings file here; installed as `/etc/<name>/<name>.toml`.
@@ -224,9 +232,9 @@ pub(crate) struct Service {
 impl Service {
     /// What the agent would refuse.
     fn findings(&self, name: &ServiceName) -> Vec<String> {
-        let mut findings = Vec::new();
+        let mut findings = checks::findings(name, &self.checks);
         for (key, url) in [
-            ("health_url", Some(&self.health_url)),
+            ("health_url", self.health_url.as_ref()),
             ("version_url", self.version_url.as_ref()),
         ] {
             if let Some(url) = url
@@ -531,6 +539,11 @@ impl Config {
         for (name, service) in &self.services {
             findings.extend(service.findings(name));
         }
+        let order = self
+            .services
+            .iter()
+            .map(|(name, service)| (name.to_string(), service.after.as_slice()));
+        findings.extend(checks::order_findings(&order.collect()));
         let mut dests = BTreeSet::new();
         for payload in &self.image.payload {
             if !dests.insert(&payload.dest) {

@@ -49,7 +49,6 @@ fn every_refusal_has_its_place_and_its_hint() {
             "[[image.payload]]\nsource = \"a\"\ndest = \"/b\"\nmode = \"rwx\"\n",
             "mode `rwx` is not octal like 0644",
         ),
-        ("[services.orders]\n", "missing field `health_url`"),
         (
             "[services.orders]\nhealth_url = \"https://x/gtg\"\n",
             "[services.orders] health_url `https://x/gtg` is not a URL that the agent can request",

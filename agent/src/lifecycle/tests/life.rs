@@ -226,7 +226,7 @@ impl Life {
                 self.checks += 1;
                 let flaps = self.flaps > 0 && self.checks.is_multiple_of(self.flaps);
                 let orders = service(self.healthy && !flaps, "orders answered 503");
-                Event::Checked(Round::from([("orders".to_owned(), orders)]))
+                Event::Checked(Round::from([("orders".to_owned(), orders)]).into())
             }
             Action::AskTargetState => {
                 Event::TargetStateSeen(when(self.imds, self.target_state.clone()))

@@ -1,7 +1,10 @@
 //! Restarts, replacements, and the fleet that may forbid them.
 
-use super::life::{Life, terms};
+use std::collections::BTreeSet;
+
+use super::life::{Life, service, terms};
 use crate::fleet::Peers;
+use crate::health::Checked;
 use crate::lifecycle::*;
 use crate::settings::Serving;
 
@@ -167,4 +170,39 @@ fn nothing_restarts_out_of_service_or_while_draining() {
         "{:?}",
         life.log
     );
+}
+
+/// Feeds a result of the checks into an instance that serves, and returns whether a restart follows.
+fn restarts_after(life: &mut Life, healthy: bool, dead: bool) -> bool {
+    let name = "orders".to_owned();
+    let round = Round::from([(name.clone(), service(healthy, "x"))]);
+    let dead = if dead { [name].into() } else { BTreeSet::new() };
+    let now = life.now;
+    let actions = life
+        .lifecycle
+        .step(Event::Checked(Checked { round, dead }), now);
+    actions
+        .iter()
+        .any(|action| matches!(action, Action::Restart(_)))
+}
+
+#[test]
+fn failed_liveness_restarts_a_service_of_a_fit_instance() {
+    let mut life = serving(|_| {});
+    let restarts = [true; 3].map(|dead| restarts_after(&mut life, true, dead));
+    assert_eq!(restarts, [false, false, true]);
+    assert_eq!(life.lifecycle.state_name(), "serving");
+    // The next restart waits for its pause.
+    let restarts = [true; 6].map(|dead| restarts_after(&mut life, true, dead));
+    assert_eq!(restarts, [false; 6]);
+}
+
+#[test]
+fn failed_readiness_alone_restarts_nothing() {
+    let mut life = serving(|_| {});
+    let restarts = [false; 9].map(|dead| restarts_after(&mut life, false, dead));
+    assert_eq!(restarts, [false; 9]);
+    assert_eq!(life.lifecycle.state_name(), "ailing");
+    assert!(restarts_after(&mut life, false, true));
+    assert!(!restarts_after(&mut life, false, true));
 }

@@ -107,10 +107,10 @@ async fn every_minute_has_a_point_and_no_count_is_lost() {
     let ear = Arc::new(Recorder(published.clone(), Instant::now()));
     let publishing = tokio::spawn(publish(ear, meter.clone(), "shop".into(), 0.5));
     tokio::time::sleep(Duration::from_secs(31)).await;
-    meter.count_event(&Event::Checked(round(false)));
+    meter.count_event(&Event::Checked(round(false).into()));
     *published.away.lock().unwrap() = true;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    meter.count_event(&Event::Checked(round(false)));
+    meter.count_event(&Event::Checked(round(false).into()));
     *published.away.lock().unwrap() = false;
     tokio::time::sleep(Duration::from_secs(120)).await;
     publishing.abort();

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::super::*;
 use crate::balancer::TargetHealth;
 use crate::fleet::{Fleet, Member};
-use crate::health::Round;
+use crate::health::{Checked, Round};
 use crate::hooks::{Answer, Hook, Hooks, Membership, Phase, Receipt};
 use crate::identity::TargetState;
 use crate::notice::{Scheduled, SpotNotices};
@@ -230,7 +230,7 @@ impl Host for Fake {
 
 #[async_trait]
 impl HealthCheck for Fake {
-    async fn round(&self, services: Arc<[Service]>, _: Duration) -> Round {
+    async fn round(&self, services: Arc<[Service]>, _: Duration) -> Checked {
         let healthy = self.facts().healthy;
         let found = contract::registry::Service {
             version: "1.0.0".into(),
@@ -244,9 +244,8 @@ impl HealthCheck for Fake {
         let names = services
             .iter()
             .map(|service| service.name.as_str().to_owned());
-        names
-            .map(|name| (name, found.clone()))
-            .collect::<BTreeMap<_, _>>()
+        let round: Round = names.map(|name| (name, found.clone())).collect();
+        round.into()
     }
 }
 

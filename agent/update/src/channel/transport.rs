@@ -602,6 +602,20 @@ fn base(url: &str, plain_http: bool) -> Result<Base, Refusal> {
 /// The HTTP client: HTTP/1.1, TLS by aws-lc-rs, the system's roots or those of `ca_file`. No proxy: the environment
 /// must not change where the channel is.
 fn client(ca_file: Option<&Path>, plain_http: bool) -> Result<HttpClient, Refusal> {
+    let builder = HttpsConnectorBuilder::new().with_tls_config(tls(ca_file)?);
+    let builder = if plain_http {
+        builder.https_or_http()
+    } else {
+        builder.https_only()
+    };
+    Ok(Client::builder(TokioExecutor::new()).build(builder.enable_http1().build()))
+}
+
+/// TLS by aws-lc-rs that trusts the system's roots or those of `ca_file`.
+///
+/// # Errors
+/// The file cannot be read, or has no usable certificate.
+pub fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, Refusal> {
     let mut roots = RootCertStore::empty();
     match ca_file {
         Some(path) => {
@@ -626,16 +640,8 @@ fn client(ca_file: Option<&Path>, plain_http: bool) -> Result<HttpClient, Refusa
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let config = ClientConfig::builder_with_provider(provider.into())
         .with_safe_default_protocol_versions()
-        .map_err(|error| Cause::Misconfigured.because(format!("TLS: {error}")))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let builder = HttpsConnectorBuilder::new().with_tls_config(config);
-    let builder = if plain_http {
-        builder.https_or_http()
-    } else {
-        builder.https_only()
-    };
-    Ok(Client::builder(TokioExecutor::new()).build(builder.enable_http1().build()))
+        .map_err(|error| Cause::Misconfigured.because(format!("TLS: {error}")))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// Whether TLS refused the server.

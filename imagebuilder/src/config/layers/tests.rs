@@ -75,7 +75,7 @@ fn tables_merge_and_arrays_replace() {
     assert_eq!(merged.instance_type(), "t3.small");
     let service = merged.services.values().next().unwrap();
     assert_eq!(service.unit.as_deref(), Some("o.service"));
-    assert_eq!(service.health_url, "http://x/");
+    assert_eq!(service.health_url.as_deref(), Some("http://x/"));
 }
 
 #[test]
