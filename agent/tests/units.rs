@@ -5,7 +5,8 @@
 
 mod rendered;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -183,4 +184,106 @@ fn the_verbs_of_this_very_release_pass_their_exercise() {
     // Like one that cannot read the image's settings.
     let error = exercised("immage = \"shop\"\n").unwrap_err();
     assert!(error.to_string().starts_with("configure: "), "{error:#}");
+}
+
+/// What `packer/provision/20-agent.sh` writes beside the units under that systemd, as `unit: line`.
+fn drop_ins_under(systemd: u32) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |path: &str| dir.path().join(path);
+    let programs = at("programs");
+    let units = at("etc/systemd/system");
+    for folder in [&programs, &units, &at("opt"), &at("usr/bin")] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    rendered::into(&units);
+    for (name, text) in [
+        ("id", "exit 0".to_owned()),
+        (
+            "systemctl",
+            format!("echo 'systemd {systemd} ({systemd}.1-1)'"),
+        ),
+        // Owners and modes need root; folders are enough here.
+        (
+            "install",
+            "for one; do case $one in /*) mkdir -p \"$one\" ;; esac; done".to_owned(),
+        ),
+    ] {
+        let file = programs.join(name);
+        fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packer/provision/20-agent.sh");
+    let mut text = fs::read_to_string(script).unwrap();
+    for (path, here) in [
+        ("=/opt/", "opt/"),
+        ("=/etc/systemd/system", "etc/systemd/system"),
+    ] {
+        assert!(text.contains(path), "{path}");
+        text = text.replace(path, &format!("={}", at(here).display()));
+    }
+    let link = "/usr/bin/imagebuilder-agent\n";
+    assert!(text.contains(link));
+    text = text.replace(
+        link,
+        &format!("{}\n", at("usr/bin/imagebuilder-agent").display()),
+    );
+    let path = std::env::var("PATH").unwrap();
+    let done = Command::new("sh")
+        .args(["-c", &text])
+        .env("PATH", format!("{}:{path}", programs.display()))
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{done:?}");
+    let mut written = Vec::new();
+    for unit in rendered::UNITS {
+        let drop_in = units.join(format!("{unit}.d/00-older-systemd.conf"));
+        let lines = fs::read_to_string(drop_in).unwrap_or_default();
+        let settings = lines
+            .lines()
+            .filter(|line| line.starts_with("Exec") && !line.ends_with('='));
+        written.extend(settings.map(|line| format!("{unit}: {line}")));
+    }
+    written
+}
+
+#[test]
+fn older_systemds_get_drop_ins_for_what_they_ignore() {
+    let searched = |line: &String| line.contains(": ExecStart=/usr/bin/env PATH=");
+    let trial = "imagebuilder-agent-trial.service: ExecStopPost=-+/bin/systemctl --no-block --job-mode=fail start imagebuilder-agent.service";
+    let ends = |line: &String| line == trial;
+    // OnSuccess= is of systemd 249, ExecSearchPath= of 250.
+    for (systemd, paths, ending) in [
+        (247, true, 1),
+        (248, true, 1),
+        (249, true, 0),
+        (250, false, 0),
+        (257, false, 0),
+    ] {
+        let written = drop_ins_under(systemd);
+        assert_eq!(
+            written.iter().any(searched),
+            paths,
+            "{systemd}: {written:?}"
+        );
+        assert_eq!(
+            written.iter().filter(|line| ends(line)).count(),
+            ending,
+            "{systemd}: {written:?}"
+        );
+    }
+    // Each unit that names a path to search has the drop-in.
+    let dir = tempfile::tempdir().unwrap();
+    rendered::into(dir.path());
+    let with_path = rendered::UNITS.iter().filter(|unit| {
+        fs::read_to_string(dir.path().join(unit))
+            .unwrap()
+            .contains("\nExecSearchPath=")
+    });
+    assert_eq!(
+        drop_ins_under(247)
+            .iter()
+            .filter(|line| searched(line))
+            .count(),
+        with_path.count()
+    );
 }
