@@ -8,6 +8,8 @@ pub const IMAGE: &str = "imagebuilder:image";
 pub const DIGEST: &str = "imagebuilder:digest";
 /// The source AMI the image was built from.
 pub const SOURCE_AMI: &str = "imagebuilder:source-ami";
+/// The parameter of Systems Manager that named the source AMI, where one did.
+pub const SOURCE_PARAMETER: &str = "imagebuilder:source-parameter";
 /// Version of the agent in the image.
 pub const AGENT: &str = "imagebuilder:agent";
 /// Version of the service in the image.

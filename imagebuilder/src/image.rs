@@ -103,6 +103,8 @@ pub(crate) struct Origin {
     pub(crate) digest: Digest,
     /// The source image.
     pub(crate) source: ImageId,
+    /// The parameter that named it; empty where none did.
+    pub(crate) source_parameter: String,
     /// The agent's digest, shortened.
     pub(crate) agent: String,
     /// The services with their digests, shortened.
@@ -119,6 +121,7 @@ impl Origin {
             (tags::IMAGE, self.image.as_str()),
             (tags::DIGEST, self.digest.as_str()),
             (tags::SOURCE_AMI, self.source.as_str()),
+            (tags::SOURCE_PARAMETER, &self.source_parameter),
             (tags::AGENT, &self.agent),
             (tags::SERVICE, &self.services),
             (tags::GIT, &self.git),

@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod context;
 mod image;
+mod mappings;
 mod packer;
 mod program;
 mod shebang;
@@ -16,6 +17,7 @@ mod staging;
 mod template;
 #[cfg(test)]
 mod tests;
+mod user_data;
 
 use std::process::ExitCode;
 

@@ -21,11 +21,14 @@ use crate::image::{self, Inputs};
 use crate::program::{self, Kind, Program};
 use crate::shebang;
 use crate::template::{self, Facts, Script, Subscription, Templates};
+use crate::user_data::UserData;
 use cloud::ids::{Digest, ServiceName};
 use run::exit::Exit;
 
 /// The rendered Packer template's name in the run folder.
 pub(crate) const TEMPLATE: &str = "image.pkr.hcl";
+/// Waits for cloud-init: on the builder, before anything is uploaded.
+const WAIT: &str = include_str!("../../packer/wait-for-cloud-init.sh");
 /// The folder that Packer uploads, under the same name on the builder.
 const UPLOAD: &str = "imagebuilder";
 /// The folder of the provisioning scripts.
@@ -111,6 +114,8 @@ pub(crate) struct Staging {
     /// The channel's metadata by absolute path: on the image, but no input of its digest. It is signed again every day, and
     /// only sets the oldest metadata that a new instance accepts; the root and the settings, which decide, are inputs.
     snapshot: BTreeMap<String, StagedFile>,
+    /// The builder's user data: not on the image, but what it does there is.
+    user_data: Option<Vec<u8>>,
 }
 
 impl Staging {
@@ -134,6 +139,7 @@ impl Staging {
             agent: image::sha256(b""),
             services: BTreeMap::new(),
             snapshot: BTreeMap::new(),
+            user_data: UserData::read(config, root)?.builder,
         };
         let subscription = staging.subscribe(config, root, region)?;
         let agent = file(root, &config.image.agent.binary, "[image.agent] binary")?;
@@ -356,7 +362,8 @@ impl Staging {
     /// The digest over everything that goes into the image. `facts` must be neutral: the same for equal inputs.
     ///
     /// Rule: it covers what is in the image, not how it was built. Where the builder ran, who could reach it and how long
-    /// the time limits are make no other image, so the template counts as it is rendered without them.
+    /// the time limits are make no other image, so the template counts as it is rendered without them. The user's own tags are on
+    /// the image, not in it: a reused image gets them when it is published. The builder's user data changes what is in it.
     pub(crate) fn digest(
         &self,
         config: &Config,
@@ -377,6 +384,9 @@ impl Staging {
         }
         inputs.add("units", self.units.join("\n").as_bytes());
         self.contents.digest(&mut inputs);
+        if let Some(user_data) = &self.user_data {
+            inputs.add("user data", user_data);
+        }
         Ok(inputs.finish())
     }
 
@@ -421,6 +431,10 @@ impl Staging {
         for (name, script) in &self.scripts {
             let path = folder.join(PROVISION).join(name);
             write(&path, script.text.as_bytes(), 0o755)?;
+        }
+        write(&folder.join(template::WAIT), WAIT.as_bytes(), 0o755)?;
+        if let Some(user_data) = &self.user_data {
+            write(&folder.join(template::USER_DATA), user_data, 0o600)?;
         }
         write(&folder.join(TEMPLATE), template.as_bytes(), 0o644)
     }
@@ -522,15 +536,8 @@ fn file(root: &Path, path: &Path, key: &str) -> anyhow::Result<Content> {
     Ok(Content::File { path, digest })
 }
 
-/// Whether a script is accepted where a program is expected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scripts {
-    Allowed,
-    Refused,
-}
-
 /// Reads a text file the configuration names under `key`.
-pub(crate) fn read_text(root: &Path, path: &Path, key: &str) -> anyhow::Result<String> {
+fn read_text(root: &Path, path: &Path, key: &str) -> anyhow::Result<String> {
     let path = root.join(path);
     let bytes = std::fs::read(&path).map_err(|error| unreadable(&path, key, error))?;
     String::from_utf8(bytes).map_err(|_| {
@@ -538,6 +545,13 @@ pub(crate) fn read_text(root: &Path, path: &Path, key: &str) -> anyhow::Result<S
             .error(format!("{key}: {} is not text", path.display()))
             .into()
     })
+}
+
+/// Whether a script is accepted where a program is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scripts {
+    Allowed,
+    Refused,
 }
 
 #[cfg(test)]
@@ -668,9 +682,45 @@ ORDERS_LISTEN = "127.0.0.1:9090"
     }
 
     #[test]
+    fn the_wait_for_cloud_init_is_bounded_and_tolerant() {
+        let folder = tempfile::tempdir().unwrap();
+        let wait = |path: &Path| {
+            let script = folder.path().join("wait");
+            std::fs::write(&script, WAIT).unwrap();
+            let mut command = std::process::Command::new("/bin/sh");
+            let output = command.arg(script).env("PATH", path).output().unwrap();
+            let printed = [output.stdout, output.stderr].concat();
+            (output.status.code(), String::from_utf8(printed).unwrap())
+        };
+        // Without cloud-init.
+        assert_eq!(wait(folder.path()), (Some(0), String::new()));
+        let program = |name: &str, text: &str| {
+            test_support::write_program(&folder.path().join(name), &format!("#!/bin/sh\n{text}\n"));
+        };
+        program("timeout", "shift; exec \"$@\"");
+        for (code, exit, want) in [
+            (0, 0, ""),
+            (2, 0, "recoverable errors"),
+            (1, 1, "failed on the builder (exit code 1)\nits details\n"),
+            (124, 1, "did not end within 600 s"),
+        ] {
+            let text = format!(
+                "case $2 in --wait) exit {code} ;; --long) echo its details; exit 1 ;; esac"
+            );
+            program("cloud-init", &text);
+            let (found, printed) = wait(folder.path());
+            assert_eq!(found, Some(exit), "{code}: {printed}");
+            assert!(printed.contains(want), "{code}: {printed}");
+        }
+    }
+
+    #[test]
     fn the_digest_is_of_what_is_in_the_image() {
         let root = root();
-        let facts = Facts::of_no_bake(cloud::ids::ImageId::parse("ami-1").unwrap());
+        let facts = Facts {
+            plugins: true,
+            ..Facts::of_no_bake(cloud::ids::ImageId::parse("ami-1").unwrap())
+        };
         let digest = |text: &str| {
             let config = Config::parse(text, "test.toml").unwrap();
             let staging = Staging::gather(&config, root.path(), None).unwrap();
@@ -686,10 +736,28 @@ ORDERS_LISTEN = "127.0.0.1:9090"
             "gate = { timeout_seconds = 60, instance_type = \"t3.large\" }",
             "share = [\"123456789012\"]",
             "region = \"eu-west-1\"",
+            "instance_profile = \"bake\"",
+            "wait_for_cloud_init = false",
         ] {
             assert_eq!(digest(&format!("{SHOP}[bake]\n{how}\n")), plain, "{how}");
         }
-        assert_ne!(digest(&format!("{SHOP}[bake]\nencrypt = true\n")), plain);
+        let tagged = format!("{SHOP}[tags]\nteam = \"shop\"\n");
+        assert_eq!(digest(&tagged), plain);
+        let hops = SHOP.replace(
+            "name = \"shop\"",
+            "name = \"shop\"\nimds_hops = 2\nboot_mode = \"uefi\"",
+        );
+        assert_eq!(digest(&hops), plain);
+        for what in [
+            "[bake]\nencrypt = true\n",
+            "[bake]\nuser_data = \"orders.socket\"\n",
+            "[image.root_volume]\nsize_gib = 20\n",
+            "[[image.volume]]\ndevice = \"/dev/sdf\"\nsize_gib = 20\n",
+        ] {
+            assert_ne!(digest(&format!("{SHOP}{what}")), plain, "{what}");
+        }
+        let imds = SHOP.replace("name = \"shop\"", "name = \"shop\"\nimds = \"optional\"");
+        assert_ne!(digest(&imds), plain);
         let other = SHOP.replace("9090", "9091");
         assert_ne!(digest(&other), plain);
         std::fs::write(root.path().join("binary"), test_support::elf(62, "2")).unwrap();

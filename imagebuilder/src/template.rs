@@ -13,10 +13,11 @@ use std::path::Path;
 use serde::Serialize;
 use tera::{Kwargs, Tera, Value};
 
-use crate::config::{Check, Config, Encryption, Service};
+use crate::config::{Check, Config, Encryption, Hops, Service};
+use crate::mappings;
 use crate::shebang;
-use cloud::Tags;
 use cloud::ids::{ImageId, RunId, ServiceName};
+use cloud::{Disk, Tags};
 use run::exit::{Exit, Failure};
 
 /// The Packer template.
@@ -45,8 +46,10 @@ pub(crate) struct Facts {
     pub(crate) endpoint: Option<String>,
     /// The resolved source image.
     pub(crate) source: ImageId,
-    /// The device names of its EBS volumes.
-    pub(crate) devices: Vec<String>,
+    /// Its EBS volumes; none when they are not known.
+    pub(crate) disks: Vec<Disk>,
+    /// The device that it boots from.
+    pub(crate) root_device: String,
     /// The run; none when nothing is to be created.
     pub(crate) run: Option<RunId>,
     /// The name the image gets.
@@ -68,7 +71,8 @@ impl Facts {
             region: String::new(),
             endpoint: None,
             source,
-            devices: Vec::new(),
+            disks: Vec::new(),
+            root_device: ROOT_DEVICE.to_owned(),
             run: None,
             ami_name: String::new(),
             tags: Tags::new(),
@@ -105,6 +109,12 @@ pub(crate) struct Subscription {
 
 /// The provisioning script after which the record of packages is downloaded, relative to the run folder.
 const RECORD: &str = "provision/80-record.sh";
+/// The root device of most images, shown where the source image is not known.
+const ROOT_DEVICE: &str = "/dev/xvda";
+/// The script that waits for cloud-init, relative to the run folder.
+pub(crate) const WAIT: &str = "wait-for-cloud-init.sh";
+/// The builder's user data, relative to the run folder.
+pub(crate) const USER_DATA: &str = "user-data";
 /// The private key's file, relative to the run folder.
 pub(crate) const KEY_FILE: &str = "key";
 /// Seconds between two of Packer's polls; EC2 changes states no faster.
@@ -248,7 +258,24 @@ impl Templates {
         );
         context.insert(
             "source",
-            &serde_json::json!({ "ami": facts.source, "devices": facts.devices }),
+            &serde_json::json!({
+                "ami": facts.source,
+                "devices": facts.disks.iter().map(|disk| &disk.device).collect::<Vec<_>>(),
+                "root_device": facts.root_device,
+            }),
+        );
+        context.insert(
+            "mappings",
+            &mappings::packer(config, &facts.disks, &facts.root_device),
+        );
+        let imds = config.image.imds;
+        context.insert(
+            "imds",
+            &serde_json::json!({
+                "tokens": imds,
+                "required": imds.is_required(),
+                "hops": config.image.imds_hops.map(Hops::get),
+            }),
         );
         context.insert("run", &serde_json::json!({ "id": facts.run }));
         context.insert("tags", &pairs(&facts.tags));
@@ -260,6 +287,10 @@ impl Templates {
             "packer",
             &serde_json::json!({
                 "plugins": facts.plugins,
+                "wait": {
+                    "script": WAIT,
+                    "execute_command": "sudo -n /bin/sh '{{ .Path }}'",
+                },
                 "scripts": facts.scripts.iter().map(|script| serde_json::json!({
                     "path": script.path,
                     "reboot": script.reboot,
@@ -274,6 +305,9 @@ impl Templates {
                 "region": facts.region,
                 "endpoint": facts.endpoint,
                 "instance_type": config.instance_type(),
+                "instance_profile": bake.instance_profile,
+                "user_data": bake.user_data.as_ref().map(|_| USER_DATA),
+                "wait_for_cloud_init": bake.wait_for_cloud_init,
                 "subnet": bake.subnet,
                 "vpc": bake.vpc,
                 "encrypt": encryption.is_some(),
@@ -607,6 +641,30 @@ encrypt = true
 kms_key = "alias/images"
 "#;
 
+    /// What a source image is given besides its files.
+    const VOLUMES: &str = r#"
+[image]
+name = "shop"
+imds = "optional"
+[image.source]
+ssm_parameter = "/aws/service/debian/release/13/latest/amd64"
+[image.root_volume]
+size_gib = 20
+type = "gp3"
+iops = 4000
+throughput = 250
+[[image.volume]]
+device = "/dev/sdg"
+size_gib = 100
+delete_on_termination = false
+[image.agent]
+binary = "agent"
+[bake]
+instance_profile = "builder"
+user_data = "builder.yaml"
+wait_for_cloud_init = false
+"#;
+
     fn config(text: &str) -> Config {
         Config::parse(&text.replace("\\\\", "\\"), "test.toml").unwrap()
     }
@@ -616,7 +674,14 @@ kms_key = "alias/images"
             region: "eu-central-1".to_owned(),
             endpoint: endpoint.map(ToOwned::to_owned),
             source: ImageId::parse("ami-0source").unwrap(),
-            devices: vec!["/dev/xvda".to_owned(), "/dev/sdf".to_owned()],
+            disks: ["/dev/xvda", "/dev/sdf"]
+                .map(|device| Disk {
+                    device: device.to_owned(),
+                    size_gib: 8,
+                    kind: "gp3".to_owned(),
+                })
+                .into(),
+            root_device: "/dev/xvda".to_owned(),
             run: RunId::parse("20260102T030405Z-bake-abcdef").ok(),
             ami_name: "shop-20260102T030405Z-bake-abcdef-2d711642".to_owned(),
             tags: Tags::from([
@@ -663,6 +728,21 @@ kms_key = "alias/images"
         let templates = Templates::load(None).unwrap();
         let facts = facts(true, Some("http://127.0.0.1:4800"));
         insta::assert_snapshot!(templates.packer(&config(EVERYTHING), &facts).unwrap());
+    }
+
+    #[test]
+    fn the_packer_template_with_volumes_for_1_6_6() {
+        let templates = Templates::load(None).unwrap();
+        let facts = facts(false, None);
+        insta::assert_snapshot!(templates.packer(&config(VOLUMES), &facts).unwrap());
+    }
+
+    #[test]
+    fn the_packer_template_with_volumes_for_a_current_release() {
+        let templates = Templates::load(None).unwrap();
+        let facts = facts(true, None);
+        let hops = VOLUMES.replace("imds = \"optional\"", "imds_hops = 2");
+        insta::assert_snapshot!(templates.packer(&config(&hops), &facts).unwrap());
     }
 
     #[test]

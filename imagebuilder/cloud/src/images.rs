@@ -12,6 +12,8 @@ pub struct Search {
     pub owners: Vec<String>,
     /// Filter names and values, as EC2 spells them.
     pub filters: Vec<(String, Vec<String>)>,
+    /// Whether deprecated and disabled images of other accounts are found too, as `IncludeDeprecated` and `IncludeDisabled`.
+    pub withdrawn: bool,
 }
 
 impl Search {
@@ -20,6 +22,7 @@ impl Search {
         Self {
             owners: vec!["self".into()],
             filters: vec![(format!("tag:{key}"), vec![value.into()])],
+            ..Self::default()
         }
     }
 
@@ -28,6 +31,7 @@ impl Search {
         Self {
             owners: vec!["self".into()],
             filters: vec![("tag-key".into(), vec![contract::tags::RUN.into()])],
+            ..Self::default()
         }
     }
 
@@ -39,6 +43,7 @@ impl Search {
                 "source-instance-id".into(),
                 instances.iter().map(ToString::to_string).collect(),
             )],
+            ..Self::default()
         }
     }
 
@@ -61,6 +66,17 @@ pub enum ImageState {
     Other(String),
 }
 
+/// An EBS volume of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Its device name, such as `/dev/xvda`.
+    pub device: String,
+    /// Its size in GiB: at least its snapshot's.
+    pub size_gib: u32,
+    /// Its volume type, such as `gp3`.
+    pub kind: String,
+}
+
 /// An AMI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
@@ -78,8 +94,18 @@ pub struct Image {
     pub owner: String,
     /// The instance it was made from; EC2 shows it for its own CreateImage only.
     pub source_instance: Option<InstanceId>,
-    /// The device names of its EBS volumes, such as `/dev/xvda`.
-    pub devices: Vec<String>,
+    /// Its EBS volumes.
+    pub disks: Vec<Disk>,
+    /// The device that it boots from, such as `/dev/xvda`.
+    pub root_device: String,
+    /// Whether that is an EBS volume.
+    pub root_on_ebs: bool,
+    /// `uefi`, `uefi-preferred` or `legacy-bios`; none when it has the default of the instance's type.
+    pub boot_mode: Option<String>,
+    /// Whether its instances require IMDSv2 by default (`imdsSupport` is `v2.0`).
+    pub requires_tokens: bool,
+    /// From when on it is deprecated, in EC2's own text form.
+    pub deprecated: Option<String>,
     /// The snapshots behind it.
     pub snapshots: Vec<SnapshotId>,
     /// Its tags.
@@ -110,6 +136,8 @@ pub trait Images: Send + Sync {
     async fn tag(&self, ids: &[Owned<String>], tags: &Tags) -> Answer<()>;
     /// Allows accounts to launch an image and read its snapshots.
     async fn share(&self, image: &Image, accounts: &[AccountId]) -> Answer<()>;
+    /// Has the instances of an image require IMDSv2 by default. It cannot be undone.
+    async fn require_tokens(&self, id: &Owned<ImageId>) -> Answer<()>;
     /// The accounts that may launch an image.
     async fn shared_with(&self, id: &ImageId) -> Answer<Vec<AccountId>>;
     /// Removes an image; its snapshots stay.

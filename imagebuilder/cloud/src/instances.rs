@@ -8,7 +8,33 @@ use crate::ids::{
     ImageId, InstanceId, KeyPairId, NetworkInterfaceId, SecurityGroupId, SubnetId, VolumeId, VpcId,
 };
 
-/// What an instance is launched with. IMDSv2 is always required and a shutdown always terminates.
+/// A device of a launch, besides or instead of its image's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaunchDisk {
+    /// Its device name.
+    pub device: String,
+    /// Its size in GiB; its snapshot's when left out.
+    pub size_gib: Option<u32>,
+    /// Its volume type; the image's when left out.
+    pub kind: Option<String>,
+    /// IOPS.
+    pub iops: Option<u32>,
+    /// MiB/s.
+    pub throughput: Option<u32>,
+    /// Whether it is deleted with its instance.
+    pub delete_on_termination: bool,
+}
+
+/// Whether an instance requires IMDSv2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tokens {
+    /// It does.
+    Required,
+    /// IMDSv1 works too.
+    Optional,
+}
+
+/// What an instance is launched with. A shutdown always terminates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// From which image.
@@ -22,7 +48,13 @@ pub struct Launch {
     /// Its security groups.
     pub security_groups: Vec<SecurityGroupId>,
     /// Its user data, not yet encoded.
-    pub user_data: Option<String>,
+    pub user_data: Option<Vec<u8>>,
+    /// Whether it requires IMDSv2.
+    pub tokens: Tokens,
+    /// How many hops an answer of its metadata service may go; the image's or the account's default when left out.
+    pub hops: Option<u8>,
+    /// Its devices, where they are not its image's.
+    pub disks: Vec<LaunchDisk>,
     /// Its tags, its volumes' and its network interface's.
     pub tags: Tags,
     /// The client token: a repeated launch returns the first one's instance.

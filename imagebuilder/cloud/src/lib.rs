@@ -36,10 +36,10 @@ pub use self::fleet::{
     Preferences, REFRESH_IN_PROGRESS, Refresh, RefreshStatus, Size,
 };
 pub use self::identity::{Caller, Credentials, Identity};
-pub use self::images::{Image, ImageState, Images, Search, Snapshot};
+pub use self::images::{Disk, Image, ImageState, Images, Search, Snapshot};
 pub use self::instances::{
-    Ingress, Instance, InstanceState, Instances, KeyPair, Launch, NetworkInterface, SecurityGroup,
-    StatusChecks, Volume,
+    Ingress, Instance, InstanceState, Instances, KeyPair, Launch, LaunchDisk, NetworkInterface,
+    SecurityGroup, StatusChecks, Tokens, Volume,
 };
 pub use self::keys::{PublicKey, SigningAlgorithm, SigningKeys};
 pub use self::owned::Owned;

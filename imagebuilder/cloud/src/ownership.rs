@@ -156,7 +156,12 @@ mod tests {
                 architecture: "x86_64".to_owned(),
                 owner: String::new(),
                 source_instance: source.map(|id| InstanceId::parse(id).unwrap()),
-                devices: Vec::new(),
+                disks: Vec::new(),
+                root_device: String::new(),
+                root_on_ebs: true,
+                boot_mode: None,
+                requires_tokens: false,
+                deprecated: None,
                 snapshots: Vec::new(),
                 tags: tags(tag),
             };

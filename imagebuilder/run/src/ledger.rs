@@ -780,6 +780,8 @@ mod tests {
         let begun = BakeRecord {
             digest: digest("a"),
             inputs: [("source".to_owned(), digest("b"))].into(),
+            source: None,
+            source_parameter: None,
             channel: None,
             candidate_before: None,
         };

@@ -83,7 +83,7 @@ pub enum Resource {
     Any,
     /// An EC2 resource that does not exist yet: `arn:aws:ec2:REGION:ACCOUNT:KIND/…`.
     Ec2(&'static str),
-    /// The parameters `/imagebuilder/IMAGE/…`.
+    /// The parameters `/imagebuilder/IMAGE/…`; for reading, also the one that names the source image.
     Parameters,
     /// The Auto Scaling group.
     Group,
@@ -224,7 +224,7 @@ pub const ACTIONS: &[Action] = &[
     ec2("ec2:TerminateInstances", BOTH, Always, Ec2("instance"), P::TerminateInstances),
     ec2("ec2:CreateTags", &[Bake, Packer], Always, Ec2("instance"), P::CreateTags),
     ec2("ec2:CreateImage", &[Packer], Always, Ec2("image"), P::CreateImage),
-    ec2("ec2:ModifyImageAttribute", &[Bake, Packer], Shares, Ec2("image"), P::ModifyImageAttribute),
+    ec2("ec2:ModifyImageAttribute", &[Bake, Packer], Always, Ec2("image"), P::ModifyImageAttribute),
     ec2("ec2:ModifySnapshotAttribute", &[Bake], Shares, Ec2("snapshot"), P::ModifySnapshotAttribute),
     ec2("ec2:DeregisterImage", OURS, Always, Ec2("image"), P::DeregisterImage),
     ec2("ec2:DeleteSnapshot", OURS, Always, Ec2("snapshot"), P::DeleteSnapshot),

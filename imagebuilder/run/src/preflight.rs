@@ -181,10 +181,12 @@ pub struct Subject<'a> {
     pub group: Option<&'a GroupName>,
     /// The launch template's id.
     pub template: Option<&'a str>,
-    /// The ARN of the role to pass, once it is known.
-    pub role: Option<String>,
-    /// The instance profile's name.
-    pub profile: Option<&'a str>,
+    /// The ARNs of the roles to pass, once all of them are known.
+    pub roles: Vec<String>,
+    /// The instance profiles' names.
+    pub profiles: Vec<&'a str>,
+    /// The parameter that names the source image.
+    pub source_parameter: Option<&'a str>,
     /// The keys as they are configured.
     pub keys: Vec<&'a str>,
     /// The channel's bucket, and the prefix of its objects without slashes at either end.
@@ -403,10 +405,13 @@ fn resources(
         )]),
         Resource::Ec2(kind) => Ok(at("ec2", format!("{kind}/*"))),
         Resource::Parameters => match subject.image {
-            Some(image) => Ok(at(
-                "ssm",
-                format!("parameter/imagebuilder/{image}/candidate"),
-            )),
+            Some(image) => {
+                let own = at("ssm", format!("parameter/imagebuilder/{image}/candidate"));
+                let source = subject.source_parameter;
+                let source = source.filter(|_| action.name == "ssm:GetParameter");
+                let source = source.map(|name| parameter(name, partition, region, account));
+                Ok(own.into_iter().chain(source).collect())
+            }
             None => Err("there is no image"),
         },
         Resource::Group => match subject.group {
@@ -416,16 +421,16 @@ fn resources(
             )),
             None => Err("there is no [fleet]"),
         },
-        Resource::Role => match &subject.role {
-            Some(role) => Ok(vec![role.clone()]),
-            None => Err("the instance profile's role is not known"),
-        },
-        Resource::Profile => match subject.profile {
-            Some(name) => Ok(vec![format!(
-                "arn:{partition}:iam::{account}:instance-profile/{name}"
-            )]),
-            None => Err("there is no instance profile"),
-        },
+        Resource::Role if subject.roles.is_empty() => {
+            Err("the instance profile's role is not known")
+        }
+        Resource::Role => Ok(subject.roles.clone()),
+        Resource::Profile if subject.profiles.is_empty() => Err("there is no instance profile"),
+        Resource::Profile => {
+            let all = subject.profiles.iter();
+            let arn = |name| format!("arn:{partition}:iam::{account}:instance-profile/{name}");
+            Ok(all.map(arn).collect())
+        }
         Resource::Key if subject.keys.iter().all(|key| key.starts_with("arn:")) => {
             Ok(subject.keys.iter().map(|key| (*key).to_owned()).collect())
         }
@@ -445,6 +450,19 @@ fn resources(
             Ok(vec![format!("arn:{partition}:s3:::{bucket}{rest}")])
         }
     }
+}
+
+/// The ARN of a parameter, without its version. Public ones belong to no account.
+fn parameter(name: &str, partition: &str, region: &str, account: &cloud::ids::AccountId) -> String {
+    if name.starts_with("arn:") {
+        return name.to_owned();
+    }
+    let name = name.split(':').next().unwrap_or(name);
+    let path = name.trim_start_matches('/');
+    if name.starts_with("/aws/service/") {
+        return format!("arn:{partition}:ssm:{region}::parameter/{path}");
+    }
+    format!("arn:{partition}:ssm:{region}:{account}:parameter/{path}")
 }
 
 /// The findings within [`PATIENCE`]; a late answer refuses nothing.
@@ -567,6 +585,22 @@ mod tests {
             };
             let found = of("kms:Sign", &subject);
             assert_eq!(found.as_deref().map_err(|_| ()), want, "{:?}", subject.keys);
+        }
+        let image = cloud::ids::ImageName::parse("shop").unwrap();
+        let own = "arn:aws-cn:ssm:us-east-1:123456789012:parameter/imagebuilder/shop/candidate";
+        for (parameter, source) in [
+            ("/aws/service/x/latest", ":parameter/aws/service/x/latest"),
+            ("/base:3", "123456789012:parameter/base"),
+            ("base", "123456789012:parameter/base"),
+        ] {
+            let subject = Subject {
+                image: Some(&image),
+                source_parameter: Some(parameter),
+                ..Subject::default()
+            };
+            let want = format!("{own} arn:aws-cn:ssm:us-east-1:{source}");
+            assert_eq!(of("ssm:GetParameter", &subject), Ok(want), "{parameter}");
+            assert_eq!(of("ssm:PutParameter", &subject).as_deref(), Ok(own));
         }
         let nothing = Subject::default();
         for name in ["s3:PutObject", "ssm:PutParameter", "iam:PassRole"] {

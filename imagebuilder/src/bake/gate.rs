@@ -8,7 +8,7 @@ use contract::registry::{Record, Verdict};
 use tokio::time::Instant;
 
 use super::instance_health::{self, Observation};
-use crate::config::Config;
+use crate::config::{Config, Hops};
 use cloud::ids::ImageId;
 use cloud::{Cloud, Instance, InstanceState, Launch};
 use run::cancel::Cancel;
@@ -49,14 +49,14 @@ enum Next {
 pub(crate) async fn judge(
     cloud: &Cloud,
     config: &Config,
-    user_data: Option<String>,
+    user_data: Option<Vec<u8>>,
     candidate: &ImageId,
     ledger: &mut Ledger,
     step: &mut Step,
     cancel: &Cancel,
 ) -> anyhow::Result<()> {
     let gate = &config.bake.gate;
-    let mut tags = cloud::Tags::new();
+    let mut tags = config.tags.clone();
     tags.insert(contract::tags::RUN.into(), ledger.run().to_string());
     tags.insert(contract::tags::IMAGE.into(), config.image.name.to_string());
     tags.insert(NAME.into(), format!("{} gate", config.image.name));
@@ -128,7 +128,7 @@ pub(crate) async fn judge(
 pub(super) fn launch(
     config: &Config,
     image: &ImageId,
-    user_data: Option<String>,
+    user_data: Option<Vec<u8>>,
     tags: cloud::Tags,
 ) -> Launch {
     let gate = &config.bake.gate;
@@ -142,6 +142,9 @@ pub(super) fn launch(
         subnet: gate.subnet.clone().or_else(|| config.bake.subnet.clone()),
         security_groups: gate.security_groups.clone(),
         user_data,
+        tokens: config.image.imds.tokens(),
+        hops: config.image.imds_hops.map(Hops::get),
+        disks: Vec::new(),
         tags,
         client_token: String::new(),
     }

@@ -17,6 +17,7 @@ mod source;
 pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
+pub(crate) mod volumes;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,8 +36,9 @@ use crate::channel::verify::Verified;
 use crate::config::Config;
 use crate::image::{self, Origin};
 use crate::packer::Version;
-use crate::staging::{self, Staging, TEMPLATE};
+use crate::staging::{Staging, TEMPLATE};
 use crate::template::Facts;
+use crate::user_data::UserData;
 use cloud::ids::{Digest, ImageId, RunId};
 use cloud::{Cloud, Image, ImageState, Ingress, Search, Tags};
 use run::cancel::Cancel;
@@ -121,7 +123,7 @@ enum Prepared {
 struct Inputs {
     source: Image,
     staging: Staging,
-    gate_user_data: Option<String>,
+    user_data: UserData,
     digest: Digest,
     parts: Vec<(String, Digest)>,
     channel: Option<ChannelVersions>,
@@ -148,7 +150,8 @@ impl Bake<'_> {
             Err(error) => error,
         };
         if let Some(call) = run::preflight::denied(&error) {
-            let mut findings = preflight::findings(self.cloud, self.config, None, None).await;
+            let mut findings =
+                preflight::findings(self.cloud, self.config, None, &UserData::default()).await;
             if findings.wrong.is_empty() {
                 findings.wrong(
                     call.to_string(),
@@ -163,19 +166,12 @@ impl Bake<'_> {
     /// Everything up to the point where something would be created.
     async fn prepare(&self) -> anyhow::Result<Prepared> {
         let step = self.step("source", "resolve the source image");
-        let source = source::resolve(self.cloud.images.as_ref(), self.config).await?;
+        let source = source::resolve(self.cloud, self.config).await?;
         step.done(format!("{} {}", source.id, source.name));
 
         let step = self.step("render", "gather and render the inputs");
         let mut staging = Staging::gather(self.config, &self.root, Some(&self.cloud.region))?;
-        let gate_user_data = match &self.config.bake.gate.user_data {
-            Some(path) => Some(staging::read_text(
-                &self.root,
-                path,
-                "[bake.gate] user_data",
-            )?),
-            None => None,
-        };
+        let user_data = UserData::read(self.config, &self.root)?;
         let neutral = self.facts(&staging, &source, None);
         let (digest, parts) = staging.digest(self.config, &neutral, &source.created)?;
         step.done(format!("digest {}", image::short(&digest)));
@@ -194,13 +190,9 @@ impl Bake<'_> {
         }
 
         let step = self.step("preflight", "check everything that the bake will need");
-        let found = preflight::findings(
-            self.cloud,
-            self.config,
-            Some(&source),
-            gate_user_data.as_deref(),
-        )
-        .await;
+        let mut found =
+            preflight::findings(self.cloud, self.config, Some(&source), &user_data).await;
+        found.merge(volumes::of_packer(self.config, self.packer));
         if found.wrong.is_empty() {
             step.done("nothing is wrong");
         } else {
@@ -210,7 +202,7 @@ impl Bake<'_> {
         Ok(Prepared::ToBake(Box::new(Inputs {
             source,
             staging,
-            gate_user_data,
+            user_data,
             digest,
             parts,
             channel,
@@ -246,6 +238,8 @@ impl Bake<'_> {
         ledger.begin_bake(BakeRecord {
             digest: prepared.digest.clone(),
             inputs: prepared.parts.iter().cloned().collect(),
+            source: Some(prepared.source.id.clone()),
+            source_parameter: self.config.image.source.parameter().map(str::to_owned),
             channel: prepared.channel,
             candidate_before: None,
         })?;
@@ -291,15 +285,26 @@ impl Bake<'_> {
                 || self.config.image.name.to_string(),
                 |(_, name)| name.to_owned(),
             ),
-            tags: origin.map(|(origin, _)| origin.tags()).unwrap_or_default(),
-            plugins: self.packer.has_plugins(),
+            tags: origin
+                .map(|(origin, _)| self.tags(origin))
+                .unwrap_or_default(),
+            // Every release makes the same image.
+            plugins: origin.is_none() || self.packer.has_plugins(),
             scripts: staging.scripts(),
-            devices: source.devices.clone(),
+            disks: source.disks.clone(),
+            root_device: source.root_device.clone(),
             run: origin.map(|(origin, _)| origin.run.clone()),
             key_name: origin
                 .map(|(origin, _)| key::name(&origin.run))
                 .unwrap_or_default(),
         }
+    }
+
+    /// The user's own tags, and those of a bake.
+    fn tags(&self, origin: &Origin) -> Tags {
+        let mut tags = self.config.tags.clone();
+        tags.extend(origin.tags());
+        tags
     }
 
     /// A published image of the same inputs, or one whose publishing was interrupted after the gate.
@@ -361,7 +366,7 @@ impl Bake<'_> {
         let Inputs {
             source,
             staging,
-            gate_user_data,
+            user_data,
             digest,
             ..
         } = prepared;
@@ -370,6 +375,13 @@ impl Bake<'_> {
             image: self.config.image.name.clone(),
             digest: digest.clone(),
             source: source.id.clone(),
+            source_parameter: self
+                .config
+                .image
+                .source
+                .parameter()
+                .unwrap_or_default()
+                .to_owned(),
             agent: image::short(&staging.agent).to_owned(),
             services: versions(staging),
             git: git::describe(&self.root).await,
@@ -384,7 +396,7 @@ impl Bake<'_> {
         let id = self.build(&facts, ledger).await?;
         let candidate = self.candidate(&id, &facts.tags, ledger).await?;
         self.stop_here("after the build")?;
-        self.gate(&id, gate_user_data.clone(), ledger).await?;
+        self.gate(&id, user_data.gate.clone(), ledger).await?;
         self.stop_here("after the gate")?;
         Ok(candidate)
     }
@@ -481,6 +493,17 @@ impl Bake<'_> {
         ledger.step("candidate")?;
         let mut step = self.step("candidate", format!("candidate {id}"));
         let candidate = self.available(id, ledger, tags, &mut step).await?;
+        let missing = volumes::missing(self.config, &candidate.image);
+        if !missing.is_empty() {
+            return Err(Exit::BakeFailed
+                .error(format!("{id} is not as [image] describes it: {}", missing.join("; ")))
+                .hint("have the template in [image] template render `mappings`, as that of `imagebuilder init --templates` does")
+                .into());
+        }
+        // Packer 1.6.6 does not.
+        if self.config.image.imds.is_required() && !candidate.image.requires_tokens {
+            self.cloud.images.require_tokens(&candidate.id).await?;
+        }
         step.done(format!(
             "available, {} snapshots",
             candidate.image.snapshots.len()
@@ -492,7 +515,7 @@ impl Bake<'_> {
     async fn gate(
         &self,
         id: &ImageId,
-        user_data: Option<String>,
+        user_data: Option<Vec<u8>>,
         ledger: &mut Ledger,
     ) -> anyhow::Result<()> {
         ledger.step("gate")?;
@@ -598,7 +621,7 @@ impl Bake<'_> {
                 let state = image.state.clone();
                 // In the ledger before it is waited for.
                 if !recorded || state == ImageState::Available {
-                    let Some(own) = sweep::own_image(self.cloud, ledger, image).await? else {
+                    let Some(mut own) = sweep::own_image(self.cloud, ledger, image).await? else {
                         return Err(Exit::BakeFailed
                             .error(format!(
                                 "packer names {id} as its image, but that has neither the tag of run {} nor an instance of it as its source",
@@ -614,6 +637,7 @@ impl Bake<'_> {
                         };
                         if tags.iter().any(differs) {
                             own.tag(self.cloud, tags).await?;
+                            own.image.tags.extend(tags.clone());
                         }
                         return Ok(own);
                     }

@@ -1,9 +1,12 @@
-//! What a bake needs, checked before anything is created: networks, instance types, the gate's profile, permissions, and both
-//! launches by dry run.
+//! What a bake needs, checked before anything is created: networks, instance types, instance profiles, volumes, permissions, and
+//! both launches by dry run.
 
 use std::collections::BTreeMap;
 
-use crate::config::{Config, Encryption, default_type};
+use super::volumes;
+use crate::config::{Config, Encryption, Hops, default_type};
+use crate::mappings;
+use crate::user_data::UserData;
 use cloud::ids::{SubnetId, VpcId};
 use cloud::{Cloud, Image, Kind, Launch, Tags};
 use run::permissions::{Need, Verb, needed};
@@ -39,26 +42,28 @@ pub(crate) async fn findings(
     cloud: &Cloud,
     config: &Config,
     source: Option<&Image>,
-    gate_user_data: Option<&str>,
+    user_data: &UserData,
 ) -> Findings {
     let mut findings = Findings::default();
-    let (network, types, profile) = tokio::join!(
+    let (network, types, (profiles, roles)) = tokio::join!(
         network(cloud, config),
         types(cloud, config),
-        profile(cloud, config)
+        profiles(cloud, config)
     );
-    let role = profile.1;
-    for part in [network, types, profile.0] {
+    for part in [network, types, profiles] {
         findings.merge(part);
+    }
+    if let Some(source) = source {
+        findings.merge(volumes::findings(config, source));
     }
     let launched = match source {
         // Only if nothing is wrong yet: the launches would fail for the same reasons.
         Some(source) if findings.wrong.is_empty() => {
-            launches(cloud, config, source, gate_user_data, &mut findings).await
+            launches(cloud, config, source, user_data, &mut findings).await
         }
         _ => None,
     };
-    let gate = &config.bake.gate;
+    let named: Vec<&str> = profiles_of(config).map(|(_, name)| name).collect();
     let key = match config.bake.encryption() {
         Some(Encryption::Key(key)) => Some(String::from(key)),
         Some(Encryption::Default) | None => None,
@@ -67,23 +72,22 @@ pub(crate) async fn findings(
     for (is, need) in [
         (!config.bake.share.is_empty(), Need::Shares),
         (key.is_some(), Need::Key),
-        (gate.instance_profile.is_some(), Need::Profile),
+        (!named.is_empty(), Need::Profile),
     ] {
         needs.extend(is.then_some(need));
     }
     if let Some(caller) = preflight::caller(cloud, &mut findings).await {
         let subject = Subject {
             image: Some(&config.image.name),
-            role,
-            profile: gate.instance_profile.as_deref(),
+            roles,
+            profiles: named.clone(),
+            source_parameter: config.image.source.parameter(),
             keys: key.as_deref().into_iter().collect(),
             launched,
             ..Subject::default()
         };
         let mut actions = needed(&[Verb::Bake, Verb::Packer], &needs);
-        actions.retain(|action| {
-            action.name != "iam:GetInstanceProfile" || gate.instance_profile.is_some()
-        });
+        actions.retain(|action| action.name != "iam:GetInstanceProfile" || !named.is_empty());
         let answers = preflight::ask(cloud, &caller, &actions, &subject).await;
         findings.permissions(answers, &caller.arn);
     }
@@ -180,25 +184,55 @@ async fn types(cloud: &Cloud, config: &Config) -> Findings {
     findings
 }
 
-/// Checks that the gate's instance profile exists and has a role; returns the role's ARN.
-async fn profile(cloud: &Cloud, config: &Config) -> (Findings, Option<String>) {
-    const FIX: &str = "correct `instance_profile` in [bake.gate], or make it; docs/operating.md has what its role needs";
+/// The instance profiles that are configured.
+fn profiles_of(config: &Config) -> impl Iterator<Item = (Who, &str)> {
+    let bake = &config.bake;
+    let all = [
+        (Who::Builder, &bake.instance_profile),
+        (Who::Gate, &bake.gate.instance_profile),
+    ];
+    all.into_iter()
+        .filter_map(|(who, name)| Some((who, name.as_deref()?)))
+}
+
+/// Checks that the instance profiles exist and have a role; returns the roles' ARNs, or none when one of them is not known.
+async fn profiles(cloud: &Cloud, config: &Config) -> (Findings, Vec<String>) {
     let mut findings = Findings::default();
-    let Some(name) = &config.bake.gate.instance_profile else {
-        return (findings, None);
-    };
-    match cloud.permissions.instance_profile(name).await {
-        Ok(Some(profile)) => {
-            if profile.role.is_none() {
-                findings.wrong(format!("instance profile {name} has no role"), FIX);
+    let (mut roles, mut known) = (Vec::new(), true);
+    for (who, name) in profiles_of(config) {
+        let fix = format!(
+            "correct `instance_profile` in {}, or make it{}",
+            who.place(),
+            match who {
+                Who::Builder => "",
+                Who::Gate => "; docs/operating.md has what its role needs",
             }
-            return (findings, profile.role);
-        }
-        Ok(None) => findings.wrong(format!("there is no instance profile {name}"), FIX),
-        Err(error) if error.kind == Kind::Denied => {}
-        Err(error) => findings.unchecked(format!("instance profile {name}"), error.to_string()),
+        );
+        let role = match cloud.permissions.instance_profile(name).await {
+            Ok(Some(profile)) => {
+                if profile.role.is_none() {
+                    findings.wrong(format!("instance profile {name} has no role"), fix);
+                }
+                profile.role
+            }
+            Ok(None) => {
+                findings.wrong(format!("there is no instance profile {name}"), fix);
+                None
+            }
+            Err(error) if error.kind == Kind::Denied => None,
+            Err(error) => {
+                findings.unchecked(format!("instance profile {name}"), error.to_string());
+                None
+            }
+        };
+        known &= role.is_some();
+        roles.extend(role);
     }
-    (findings, None)
+    roles.dedup();
+    if !known {
+        roles.clear();
+    }
+    (findings, roles)
 }
 
 /// Both launches, by dry run and as they will be, but from the source image. Whether both would be done.
@@ -206,11 +240,12 @@ async fn launches(
     cloud: &Cloud,
     config: &Config,
     source: &Image,
-    gate_user_data: Option<&str>,
+    user_data: &UserData,
     findings: &mut Findings,
 ) -> Option<bool> {
     let bake = &config.bake;
-    let tags = Tags::from([
+    let mut tags: Tags = config.tags.clone();
+    tags.extend([
         (contract::tags::RUN.to_owned(), "preflight".to_owned()),
         (
             contract::tags::IMAGE.to_owned(),
@@ -220,17 +255,20 @@ async fn launches(
     let builder = Launch {
         image: source.id.clone(),
         instance_type: config.instance_type().to_owned(),
-        instance_profile: None,
+        instance_profile: bake.instance_profile.clone(),
         subnet: bake.subnet.clone(),
         security_groups: Vec::new(),
-        user_data: None,
+        user_data: user_data.builder.clone(),
+        tokens: config.image.imds.tokens(),
+        hops: config.image.imds_hops.map(Hops::get),
+        disks: mappings::launch(config, &source.disks, &source.root_device),
         tags,
         client_token: String::new(),
     };
     let gate = super::gate::launch(
         config,
         &source.id,
-        gate_user_data.map(ToOwned::to_owned),
+        user_data.gate.clone(),
         builder.tags.clone(),
     );
     let (built, judged) = tokio::join!(
@@ -257,7 +295,9 @@ async fn launches(
                         "check {}: instance_type, subnet{}",
                         who.place(),
                         match who {
-                            Who::Builder => "",
+                            Who::Builder => {
+                                ", instance_profile, user_data, and the volumes of [image]"
+                            }
                             Who::Gate => ", security_groups, instance_profile, user_data",
                         }
                     )

@@ -88,6 +88,7 @@ pub(super) async fn point(
     let image = &own.image;
     let mut changed = Vec::new();
     changed.extend(share(cloud, config, image, step).await?);
+    changed.extend(own_tags(cloud, config, own).await?);
     let scope = config.pointers();
     let before = pointers::read(cloud, &scope, Pointer::Candidate).await?;
     if before.as_ref() != Some(&image.id) {
@@ -100,6 +101,22 @@ pub(super) async fn point(
         changed.push(format!("{parameter} points at {}", image.id));
     }
     Ok(changed)
+}
+
+/// Sets the configured tags that are missing: they are no input of the digest, so a reused image may have others.
+async fn own_tags(
+    cloud: &Cloud,
+    config: &Config,
+    own: &OwnImage,
+) -> anyhow::Result<Option<String>> {
+    let mut missing = config.tags.clone();
+    missing.retain(|key, value| own.image.tags.get(key) != Some(value));
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    own.tag(cloud, &missing).await?;
+    let keys: Vec<&str> = missing.keys().map(String::as_str).collect();
+    Ok(Some(format!("tagged with {}", keys.join(", "))))
 }
 
 /// Tags an image with its verdict, which is what makes it published. Returns what it changed.

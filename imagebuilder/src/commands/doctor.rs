@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::packer::Packer;
 use crate::staging::{Staging, TEMPLATE};
 use crate::template::Facts;
+use crate::user_data::UserData;
 use cloud::ids::{GroupName, ImageId};
 use cloud::{Cloud, Group, GroupLaunches, Hook, HookMoment, Image};
 use run::document::Document;
@@ -198,6 +199,11 @@ impl Doctor {
             })?;
             if let Some(cloud) = cloud {
                 let source = cloud_checks(&mut report, &cloud, config, &root).await?;
+                if let Some(packer) = &packer {
+                    for one in bake::volumes::of_packer(config, packer.version).wrong {
+                        report.add("packer", Finding::wrong(one.what, one.fix))?;
+                    }
+                }
                 if let (Some(packer), Some(staging), Some(source)) = (&packer, staging, source) {
                     let checked = packer_check(packer, &staging, config, &cloud, &source).await;
                     report.attempt("template", checked, |()| {
@@ -269,20 +275,16 @@ async fn cloud_checks(
     {
         return Ok(None);
     }
-    let source = report.attempt(
-        "source image",
-        resolve(cloud.images.as_ref(), config).await,
-        |image| format!("{} {}", image.id, image.name),
-    )?;
-    let user_data = match &config.bake.gate.user_data {
-        Some(path) => report.attempt(
-            "gate user data",
-            crate::staging::read_text(root, path, "[bake.gate] user_data"),
-            |text| format!("{} bytes", text.len()),
-        )?,
-        None => None,
+    let source = report.attempt("source image", resolve(cloud, config).await, |image| {
+        format!("{} {}", image.id, image.name)
+    })?;
+    let user_data = match config.bake.user_data.is_some() || config.bake.gate.user_data.is_some() {
+        true => report
+            .attempt("user data", UserData::read(config, root), UserData::sizes)?
+            .unwrap_or_default(),
+        false => UserData::default(),
     };
-    let found = bake::preflight::findings(cloud, config, source.as_ref(), user_data.as_deref());
+    let found = bake::preflight::findings(cloud, config, source.as_ref(), &user_data);
     preflight(report, "bake", found.await)?;
     if config.bake.gate.instance_profile.is_none() {
         report.add(
@@ -459,7 +461,8 @@ async fn packer_check(
         region: cloud.region.clone(),
         endpoint: cloud.ec2_endpoint.clone(),
         plugins: packer.version.has_plugins(),
-        devices: source.devices.clone(),
+        disks: source.disks.clone(),
+        root_device: source.root_device.clone(),
         ..facts(staging, config, source.id.clone())
     };
     staging.write(

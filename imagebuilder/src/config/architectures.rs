@@ -158,6 +158,7 @@ pub(crate) fn one_of(configs: Vec<Config>, arch: Option<Arch>) -> Result<Config,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::By;
 
     const BOTH: &str = r#"
 [image]
@@ -194,7 +195,10 @@ binary = "aarch64/orders"
                 let service = config.services.values().next().unwrap();
                 (
                     config.image.arch,
-                    config.image.source.name.as_str(),
+                    match &config.image.source.by {
+                        By::Name { name, .. } => name.as_str(),
+                        other => panic!("{other:?}"),
+                    },
                     config.image.agent.binary.to_str().unwrap(),
                     service.binary.as_ref().unwrap().to_str().unwrap(),
                     service.health_url.as_deref().unwrap(),

@@ -327,8 +327,8 @@ fn named(at: &str, name: &str, kind: &str, findings: &mut Vec<String>) {
     }
 }
 
-fn numbered<'a>(
-    at: &'a str,
+fn numbered(
+    at: &str,
     key: &str,
     id: Option<u32>,
     ids: &mut BTreeMap<u32, String>,

@@ -8,9 +8,13 @@ mod checks;
 mod closed;
 mod contents;
 pub(crate) mod layers;
+mod metadata;
 mod near;
+mod source;
+mod tags;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -26,8 +30,11 @@ pub(crate) use self::checks::Check;
 pub(crate) use self::closed::{ImagePath, KmsKey, Mode, Owner, SshInterface, UserName};
 pub(crate) use self::contents::{Folder, Group, ImageScript, Packages, Unit, User, file_name};
 use self::layers::Layers;
+pub(crate) use self::metadata::{BootMode, Hops, Imds};
 #[cfg(test)]
 use self::near::nearest;
+pub(crate) use self::source::{By, ParameterName, Source};
+pub(crate) use self::volumes::{ExtraVolume, RootVolume};
 pub(crate) use cloud::Arch;
 use cloud::ids::{AccountId, ImageName, SecurityGroupId, ServiceName, SubnetId, VpcId};
 use roll::settings::{Fleet, Roll, Settings};
@@ -46,6 +53,9 @@ pub(crate) struct Config {
     /// `[bake]`: where and how it is built.
     #[serde(default)]
     pub(crate) bake: Bake,
+    /// `[tags]`: the user's own tags on everything that a bake creates.
+    #[serde(default)]
+    pub(crate) tags: BTreeMap<String, String>,
     /// `[fleet]`: what is rolled. Commands that roll ask for it.
     pub(crate) fleet: Option<Fleet>,
     /// `[roll]`: how it is rolled.
@@ -76,6 +86,19 @@ pub(crate) struct Image {
     pub(crate) ssh_username: UserName,
     /// Which AMI to start from.
     pub(crate) source: Source,
+    /// `[image.root_volume]`: its root volume, where that is not the source's.
+    #[serde(default)]
+    pub(crate) root_volume: RootVolume,
+    /// `[[image.volume]]`: further volumes.
+    #[serde(default)]
+    pub(crate) volume: Vec<ExtraVolume>,
+    /// The firmware it has to boot by; the source's when left out.
+    pub(crate) boot_mode: Option<BootMode>,
+    /// Whether its instances require IMDSv2.
+    #[serde(default)]
+    pub(crate) imds: Imds,
+    /// How many hops an answer of the metadata service may go, on the builder and the gate's instance.
+    pub(crate) imds_hops: Option<Hops>,
     /// The agent.
     pub(crate) agent: Agent,
     /// Files and folders put onto the image.
@@ -111,16 +134,6 @@ pub(crate) struct Image {
     /// Passed to the templates as `variables.<name>`.
     #[serde(default)]
     pub(crate) variables: BTreeMap<String, toml::Value>,
-}
-
-/// `[image.source]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Source {
-    /// Whose images may be taken. Required: any account may give its image a name.
-    pub(crate) owners: Vec<Owner>,
-    /// A glob over image names; the newest match is taken.
-    pub(crate) name: String,
 }
 
 /// `[[image.payload]]`.
@@ -318,6 +331,12 @@ pub(crate) struct Bake {
     pub(crate) region: Option<String>,
     /// The builder's instance type; see [`Config::instance_type`].
     instance_type: Option<String>,
+    /// The builder's instance profile, by name.
+    pub(crate) instance_profile: Option<String>,
+    /// User data for the builder.
+    pub(crate) user_data: Option<PathBuf>,
+    /// Whether the first step on the builder waits until cloud-init has ended.
+    pub(crate) wait_for_cloud_init: bool,
     /// The builder's subnet.
     pub(crate) subnet: Option<SubnetId>,
     /// The builder's VPC.
@@ -342,6 +361,12 @@ pub(crate) struct Bake {
     pub(crate) timeout_seconds: u32,
     /// The instance that tests the candidate.
     pub(crate) gate: Gate,
+}
+
+/// Whether IAM takes it as a profile's name.
+fn profile_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c);
+    (1..=128).contains(&name.len()) && name.chars().all(fits)
 }
 
 /// How the image's snapshots are encrypted.
@@ -393,6 +418,13 @@ impl Bake {
                 self.instance_type.as_deref() == Some("") || self.gate.instance_type.as_deref() == Some(""),
                 "instance_type is empty",
             ),
+            finding(
+                [&self.instance_profile, &self.gate.instance_profile]
+                    .into_iter()
+                    .flatten()
+                    .any(|name| !profile_name(name)),
+                "instance_profile is not the name of an instance profile: use its name, not its ARN",
+            ),
         ]
         .into_iter()
         .flatten()
@@ -404,6 +436,9 @@ impl Default for Bake {
         Self {
             region: None,
             instance_type: None,
+            instance_profile: None,
+            user_data: None,
+            wait_for_cloud_init: true,
             subnet: None,
             vpc: None,
             ssh_interface: None,
@@ -506,6 +541,7 @@ impl Config {
     pub(crate) fn of_the_image_only(&self) -> Self {
         let mut config = self.clone();
         config.image.ssh_username = UserName::admin();
+        config.image.imds_hops = None;
         config.bake = Bake {
             encrypt: self.bake.encrypt,
             kms_key: self.bake.kms_key.clone(),
@@ -522,16 +558,11 @@ impl Config {
         {
             findings.push(error.to_string());
         }
-        if self.image.source.owners.is_empty() {
-            findings.push(
-                "[image.source] owners is empty: any account may give an image that name".into(),
-            );
-        }
-        if self.image.source.name.is_empty() {
-            findings.push(
-                "[image.source] name is empty: it is a pattern such as `debian-13-amd64-*`".into(),
-            );
-        }
+        findings.extend(volumes::findings(
+            &self.image.root_volume,
+            &self.image.volume,
+        ));
+        findings.extend(tags::findings(&self.tags));
         findings.extend(self.image.agent.gate.validate().err());
         if let Some(channel) = &self.channel {
             findings.extend(channel.validate().err());

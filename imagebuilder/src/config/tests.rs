@@ -354,6 +354,87 @@ fn contents_that_no_image_can_have_are_refused() {
 }
 
 #[test]
+fn a_source_is_named_in_exactly_one_way() {
+    let with = |keys: &str| GOOD.replace("owners = [\"self\"]\nname = \"x-*\"\n", keys);
+    for (keys, want) in [
+        ("", "[image.source] is empty: exactly one of"),
+        ("name = \"x\"\n", "name needs owners"),
+        ("owners = [\"self\"]\n", "owners needs name"),
+        (
+            "id = \"ami-1\"\nssm_parameter = \"/a\"\n",
+            "[image.source] has id, ssm_parameter: exactly one of",
+        ),
+        (
+            "owners = [\"self\"]\nname = \"x\"\nid = \"ami-1\"\n",
+            "[image.source] has owners, name, id",
+        ),
+        ("id = \"i-1\"\n", "`i-1` is not an image id"),
+        (
+            "ssm_parameter = \"a/b\"\n",
+            "is not the name of a parameter",
+        ),
+        (
+            "ssm_parameter = \"/a b\"\n",
+            "is not the name of a parameter",
+        ),
+        ("ssm_parameters = \"/a\"\n", "did you mean `ssm_parameter`?"),
+    ] {
+        let message = refusal(&with(keys));
+        assert!(message.contains(want), "{keys}: {message}\nmisses {want}");
+        assert!(message.starts_with("ib.toml:"), "{keys}: {message}");
+    }
+    let source = |keys: &str| Config::parse(&with(keys), "x").unwrap().image.source;
+    assert!(!source("id = \"ami-1\"\n").deprecated);
+    let by_parameter = source("ssm_parameter = \"/a/b:3\"\ndeprecated = true\n");
+    assert_eq!(by_parameter.parameter(), Some("/a/b:3"));
+    assert!(by_parameter.deprecated);
+}
+
+#[test]
+fn keys_of_volumes_firmware_and_tags_are_closed() {
+    for (keys, want) in [
+        ("[image.root_volume]\nsize = 20\n", "unknown field `size`"),
+        (
+            "[image.root_volume]\ntype = \"gp4\"\n",
+            "did you mean `gp3`?",
+        ),
+        (
+            "[image.root_volume]\ntype = \"gp2\"\niops = 3000\n",
+            "ib.toml: [image.root_volume] iops is 3000",
+        ),
+        (
+            "[[image.volume]]\ndevice = \"sdf\"\nsize_gib = 1\n",
+            "`sdf` is not the name of a device",
+        ),
+        (
+            "[[image.volume]]\ndevice = \"/dev/sdf\"\n",
+            "missing field `size_gib`",
+        ),
+        (
+            "[tags]\nName = \"x\"\n",
+            "ib.toml: [tags] `Name` is set by this program",
+        ),
+        (
+            "[bake]\ninstance_profile = \"arn:aws:iam::1:instance-profile/x\"\n",
+            "use its name, not its ARN",
+        ),
+    ] {
+        let message = refusal(&format!("{GOOD}{keys}"));
+        assert!(message.contains(want), "{keys}: {message}\nmisses {want}");
+    }
+    for (key, want) in [
+        ("boot_mode = \"bios\"", "unknown variant `bios`"),
+        ("imds = \"require\"", "did you mean `required`?"),
+        ("imds_hops = 0", "imds_hops is 0; it must be 1 to 64"),
+        ("imds_hops = 65", "imds_hops is 65; it must be 1 to 64"),
+    ] {
+        let text = GOOD.replace("name = \"shop\"", &format!("name = \"shop\"\n{key}"));
+        let message = refusal(&text);
+        assert!(message.contains(want), "{key}: {message}\nmisses {want}");
+    }
+}
+
+#[test]
 fn all_findings_come_at_once() {
     let message = refusal(&format!(
         "{GOOD}[bake]\nkms_key = \"alias/images\"\nvpc = \"vpc-1\"\ntimeout_seconds = 0\n"

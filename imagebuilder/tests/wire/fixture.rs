@@ -462,6 +462,7 @@ health_url = "http://127.0.0.1:8080/gtg"
 [bake]
 region = "us-east-1"
 instance_type = "t3.micro"
+wait_for_cloud_init = false
 "#;
 
 pub(crate) fn text(output: &Output) -> String {

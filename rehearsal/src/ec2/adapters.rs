@@ -2,7 +2,10 @@
 
 use std::net::Ipv4Addr;
 
+use jiff::Timestamp;
+
 use super::State;
+use super::image_lifecycle::DEBIAN;
 use super::images::ImageState;
 use super::instances::Phase;
 use crate::elb::{Ec2View, InstanceState, InstanceView};
@@ -14,6 +17,16 @@ impl Images for State {
         self.images
             .get(image_id)
             .is_some_and(|image| image.state == ImageState::Available)
+    }
+
+    fn newest_of_debian(&self, stem: &str) -> Option<(ImageId, Timestamp)> {
+        let all = self.images.values().filter(|image| {
+            image.owner == DEBIAN
+                && image.state == ImageState::Available
+                && image.name.starts_with(stem)
+        });
+        let newest = all.max_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)))?;
+        Some((newest.id.clone(), newest.created))
     }
 }
 

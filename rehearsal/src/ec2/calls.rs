@@ -74,7 +74,7 @@ fn answer(
         "CreateImage" => image_lifecycle::create(ec2, ctx, params),
         "CopyImage" => copy::copy(ec2, ctx, params),
         "DeregisterImage" => image_lifecycle::deregister(ec2, params),
-        "DescribeImages" => image_calls::describe(ec2, params),
+        "DescribeImages" => image_calls::describe(ec2, ctx, params),
         "DescribeImageAttribute" => image_calls::describe_attribute(ec2, params),
         "ModifyImageAttribute" => image_calls::modify_attribute(ec2, params),
         "ResetImageAttribute" => image_calls::reset_attribute(ec2, params),

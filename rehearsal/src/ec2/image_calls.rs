@@ -9,6 +9,7 @@ use super::select::{CallSpec, Describe, maybe, one};
 use super::tags;
 use crate::account::{ACCOUNT, REGION};
 use crate::ids::{Id as _, ImageId};
+use crate::request::RequestContext;
 use crate::wire::{ApiError, Params, Xml, iso};
 
 pub(super) const TAKES: CallSpec = CallSpec {
@@ -59,10 +60,17 @@ pub(super) const TAKES: CallSpec = CallSpec {
     tags: true,
 };
 
-/// DescribeImages.
-pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> {
+/// DescribeImages. Another account's deprecated image is shown only by its id, or with `IncludeDeprecated`; no image is disabled here.
+pub(crate) fn describe(
+    state: &State,
+    ctx: &RequestContext,
+    params: &Params,
+) -> Result<Xml, ApiError> {
     let owners = params.list("Owner");
     let users = params.list("ExecutableBy");
+    params.boolean("IncludeDisabled")?;
+    let every =
+        params.boolean("IncludeDeprecated")?.unwrap_or(false) || !params.list("ImageId").is_empty();
     let shown = |image: &Image| {
         let owned = owners.is_empty()
             || owners
@@ -73,7 +81,8 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
                 "self" => image.owner == ACCOUNT || image.shared.contains(ACCOUNT),
                 user => image.shared.contains(user),
             });
-        owned && executable
+        let hidden = !every && image.owner != ACCOUNT && image.is_deprecated(ctx.now);
+        owned && executable && !hidden
     };
     ImageId::list(params, "ImageId")?;
     let chosen = Describe::new(params, &state.tags, &TAKES).choose_where(
@@ -313,4 +322,45 @@ pub(crate) fn deprecate(state: &mut State, params: &Params, on: bool) -> Result<
         image.deprecated = at;
     }
     Ok(tags::done())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deprecated_image_of_others_is_shown_on_request_only() {
+        let now: Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
+        let ctx = RequestContext { now };
+        let mut state = State::default();
+        state.register_base_image(12, None, "uefi", now);
+        let id = state.images.values().next().unwrap().id.clone();
+        for (at, form, shown) in [
+            (None, String::new(), true),
+            (Some("2026-01-03T00:00:00Z"), String::new(), true),
+            (Some("2026-01-01T00:00:00Z"), String::new(), false),
+            (
+                Some("2026-01-01T00:00:00Z"),
+                "IncludeDeprecated=false".to_owned(),
+                false,
+            ),
+            (
+                Some("2026-01-01T00:00:00Z"),
+                "IncludeDeprecated=true".to_owned(),
+                true,
+            ),
+            (
+                Some("2026-01-01T00:00:00Z"),
+                format!("ImageId.1={id}"),
+                true,
+            ),
+        ] {
+            let at = at.map(|at| at.parse().unwrap());
+            state.images.get_mut(&id).unwrap().deprecated = at;
+            let params = Params::parse(form.as_bytes());
+            let xml = describe(&state, &ctx, &params).unwrap();
+            let found = format!("{xml:?}").contains(id.as_str());
+            assert_eq!(found, shown, "{at:?} {form}");
+        }
+    }
 }

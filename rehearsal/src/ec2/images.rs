@@ -159,13 +159,15 @@ impl Mapping {
 
     /// This mapping, overridden by `wanted`.
     pub(crate) fn with(&self, wanted: &Self) -> Self {
+        let same_kind = wanted.kind.is_none() || wanted.kind == self.kind;
         Self {
             device: self.device.clone(),
             snapshot: wanted.snapshot.clone().or_else(|| self.snapshot.clone()),
             size: wanted.size.or(self.size),
             kind: wanted.kind.clone().or_else(|| self.kind.clone()),
-            iops: wanted.iops.or(self.iops),
-            throughput: wanted.throughput.or(self.throughput),
+            // Of another type, they are not the image's.
+            iops: wanted.iops.or(self.iops.filter(|_| same_kind)),
+            throughput: wanted.throughput.or(self.throughput.filter(|_| same_kind)),
             encrypted: wanted.encrypted.or(self.encrypted),
             key: wanted.key.clone().or_else(|| self.key.clone()),
             delete_on_termination: wanted.delete_on_termination.or(self.delete_on_termination),
@@ -175,6 +177,34 @@ impl Mapping {
                 .or_else(|| self.virtual_name.clone()),
             suppressed: wanted.suppressed,
         }
+    }
+
+    /// Refuses IOPS and throughput that its type does not have, or that it lacks.
+    ///
+    /// # Errors
+    /// EC2's errors.
+    pub(crate) fn check_performance(&self) -> Result<(), ApiError> {
+        let kind = self.kind.as_deref().unwrap_or("gp2");
+        let combination = |parameter: &str| {
+            ApiError::new(
+                "InvalidParameterCombination",
+                format!("The parameter {parameter} is not supported for {kind} volumes."),
+            )
+        };
+        let provisioned = ["io1", "io2"].contains(&kind);
+        if self.iops.is_some() && !provisioned && kind != "gp3" {
+            return Err(combination("iops"));
+        }
+        if self.throughput.is_some() && kind != "gp3" {
+            return Err(combination("throughput"));
+        }
+        if self.iops.is_none() && provisioned {
+            return Err(ApiError::new(
+                "MissingParameter",
+                format!("The parameter iops must be specified for {kind} volumes."),
+            ));
+        }
+        Ok(())
     }
 
     /// Overrides `devices` by `overrides`: known devices are changed or left out, new ones added.
@@ -195,6 +225,11 @@ impl Mapping {
 }
 
 impl Image {
+    /// Whether its time of deprecation has passed.
+    pub(crate) fn is_deprecated(&self, now: Timestamp) -> bool {
+        self.deprecated.is_some_and(|at| at <= now)
+    }
+
     /// Whether it maps that snapshot.
     pub(crate) fn uses(&self, snapshot_id: &SnapshotId) -> bool {
         self.snapshots().any(|id| id == snapshot_id)
@@ -239,4 +274,59 @@ pub(crate) fn too_small(size: u32, snapshot: &str, needed: u32) -> ApiError {
             "Volume of size {size}GB is smaller than snapshot '{snapshot}', expect size >= {needed}GB"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_takes_only_its_own_performance() {
+        for (form, expected) in [
+            ("", Ok(())),
+            ("VolumeType=gp2", Ok(())),
+            (
+                "VolumeType=gp2&X.Iops=3000",
+                Err("InvalidParameterCombination"),
+            ),
+            ("VolumeType=io2", Err("MissingParameter")),
+            ("VolumeType=io2&X.Iops=3000", Ok(())),
+            (
+                "VolumeType=io2&X.Iops=3000&X.Throughput=200",
+                Err("InvalidParameterCombination"),
+            ),
+            ("VolumeType=gp3&X.Iops=4000&X.Throughput=200", Ok(())),
+        ] {
+            let ebs = "BlockDeviceMapping.1.Ebs.";
+            let form = format!(
+                "BlockDeviceMapping.1.DeviceName=/dev/xvda&{ebs}{}",
+                form.replace("X.", ebs)
+            );
+            let read = Mapping::read_all(&Params::parse(form.as_bytes())).unwrap();
+            let found = read[0].check_performance();
+            let found = found.map_err(|error| error.code.into_owned());
+            assert_eq!(found, expected.map_err(str::to_owned), "{form}");
+        }
+    }
+
+    #[test]
+    fn another_type_drops_the_images_performance() {
+        let image = Mapping {
+            kind: Some("gp3".to_owned()),
+            iops: Some(4000),
+            throughput: Some(200),
+            ..Mapping::default()
+        };
+        for (kind, iops) in [
+            (None, Some(4000)),
+            (Some("gp3"), Some(4000)),
+            (Some("gp2"), None),
+        ] {
+            let wanted = Mapping {
+                kind: kind.map(str::to_owned),
+                ..Mapping::default()
+            };
+            assert_eq!(image.with(&wanted).iops, iops, "{kind:?}");
+        }
+    }
 }

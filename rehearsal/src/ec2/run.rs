@@ -374,6 +374,7 @@ fn devices(state: &State, image: &Image, overrides: &[Mapping]) -> Result<Vec<Ma
             ));
         }
         device.size = Some(size);
+        device.check_performance()?;
         let key = match &device.snapshot {
             Some(id) => state.snapshot(id)?.key.clone(),
             None => None,

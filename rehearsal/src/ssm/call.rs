@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::errors::constraint;
+use super::images::Images;
 use super::state::State;
 use crate::account::{ACCOUNT, REGION};
 use crate::wire::ApiError;
@@ -12,6 +13,7 @@ use crate::wire::ApiError;
 /// One request, and everything it may read or change.
 pub(super) struct Call<'a> {
     pub(super) state: &'a mut State,
+    pub(super) images: &'a dyn Images,
     pub(super) now: Timestamp,
     pub(super) body: &'a Value,
 }

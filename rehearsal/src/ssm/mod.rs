@@ -1,9 +1,9 @@
 //! Parameter Store, the part of Systems Manager that images and fleets use.
 //!
 //! Owns parameters with their versions and tags, and the calls on them (`AmazonSSM`, JSON 1.1). Of EC2 it reads only
-//! whether an image exists, through [`Images`].
+//! whether an image exists, and which base image is the newest, through [`Images`].
 //!
-//! `names` holds the rules of names, `put` writes, `read` answers, `tags` handles tags.
+//! `names` holds the rules of names, `put` writes, `read` answers, `public` has the public parameters, `tags` handles tags.
 //!
 //! # Not as on AWS
 //!
@@ -11,6 +11,8 @@
 //!   The rest of Systems Manager is `UnknownOperationException`.
 //! - A SecureString is not encrypted; without decryption its value is shown scrambled.
 //! - There are no events about changes.
+//! - Of the public parameters there are only Debian's, `/aws/service/debian/release/<release>/latest/amd64`, for the base images
+//!   that were imported; GetParameter and GetParameters answer them, lists do not contain them.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -21,7 +23,9 @@ use crate::wire::ApiError;
 
 mod call;
 mod errors;
+mod images;
 mod names;
+mod public;
 mod put;
 mod read;
 mod state;
@@ -30,14 +34,9 @@ mod tags;
 mod tests;
 
 use call::Call;
+pub(crate) use images::Images;
 use state::Kind;
 pub(crate) use state::State;
-
-/// What Parameter Store reads from EC2.
-pub(crate) trait Images {
-    /// Whether an image exists and is available.
-    fn is_available(&self, image_id: &ImageId) -> bool;
-}
 
 /// Answers one Systems Manager request; see [`crate::cloud`] for the convention. The answer is the
 /// whole body.
@@ -54,6 +53,7 @@ pub(crate) fn handle(
     tick(state, images, ctx.now);
     let call = &mut Call {
         state,
+        images,
         now: ctx.now,
         body,
     };

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::call::{Call, arn, page, seconds};
 use super::errors::{invalid, left_out};
 use super::names;
+use super::public;
 use super::put::check_names;
 use super::state::{Kind, Parameter, Version};
 use crate::account::ACCOUNT;
@@ -57,6 +58,9 @@ pub(super) fn get_several(call: &mut Call<'_>) -> Result<Value, ApiError> {
 
 /// The parameter and version that a request names.
 fn selected(call: &Call<'_>, name: &str, clear: bool) -> Result<Value, ApiError> {
+    if let Some(answer) = public::selected(call, name) {
+        return answer;
+    }
     let (bare, selector) = names::split(name);
     let (name, parameter) = call.state.find(bare)?;
     let Some(selector) = selector else {

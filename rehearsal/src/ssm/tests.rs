@@ -19,6 +19,11 @@ impl Images for Shelf {
     fn is_available(&self, id: &ImageId) -> bool {
         self.0.contains(id.as_str())
     }
+
+    fn newest_of_debian(&self, stem: &str) -> Option<(ImageId, Timestamp)> {
+        let made = "2026-01-01T00:00:00Z".parse().unwrap();
+        (stem == "debian-12-amd64-").then(|| (ImageId::from("ami-0debian"), made))
+    }
 }
 
 struct Bench {
@@ -435,4 +440,34 @@ fn a_secret_is_shown_only_with_decryption() {
     let listed = bench.ok("DescribeParameters", json!({}));
     assert_eq!(listed["Parameters"][0]["KeyId"], "alias/aws/ssm");
     assert!(listed["Parameters"][0].get("Value").is_none());
+}
+
+#[test]
+fn debians_public_parameters_name_its_newest_image() {
+    let mut bench = Bench::new();
+    let name = "/aws/service/debian/release/12/latest/amd64";
+    for asked in [
+        name.to_owned(),
+        format!("{name}:1"),
+        format!("arn:aws:ssm:us-east-1::parameter{name}"),
+    ] {
+        let found = bench.ok("GetParameter", json!({ "Name": asked }));
+        assert_eq!(found["Parameter"]["Value"], "ami-0debian", "{asked}");
+        assert_eq!(found["Parameter"]["DataType"], "aws:ec2:image", "{asked}");
+    }
+    for absent in [
+        "/aws/service/debian/release/99/latest/amd64",
+        "/aws/service/debian/release//latest/amd64",
+        "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64",
+        &format!("{name}:2"),
+    ] {
+        let code = bench.code("GetParameter", json!({ "Name": absent }));
+        assert_eq!(code, "ParameterNotFound", "{absent}");
+    }
+    let both = bench.ok(
+        "GetParameters",
+        json!({ "Names": [name, "/aws/service/x"] }),
+    );
+    assert_eq!(both["Parameters"][0]["Name"], name);
+    assert_eq!(both["InvalidParameters"], json!(["/aws/service/x"]));
 }

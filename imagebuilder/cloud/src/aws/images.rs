@@ -1,9 +1,11 @@
 //! EC2 images and snapshots.
 
 use async_trait::async_trait;
+use aws_sdk_ec2::types::{AttributeValue, DeviceType, ImdsSupportValues};
 use aws_sdk_ec2::types::{Filter, LaunchPermission, LaunchPermissionModifications, Tag};
 use aws_sdk_ec2::types::{OperationType, SnapshotAttributeName};
 
+use super::disks;
 use super::error::failed;
 use crate::ids::{AccountId, ImageId, InstanceId, SnapshotId, VolumeId};
 use crate::{Answer, CloudError, Image, ImageState, Images, Kind, Owned, Search, Snapshot, Tags};
@@ -77,12 +79,16 @@ fn image(answer: &aws_sdk_ec2::types::Image) -> Option<Image> {
         source_instance: answer
             .source_instance_id()
             .and_then(|id| InstanceId::parse(id).ok()),
-        devices: answer
+        disks: answer
             .block_device_mappings()
             .iter()
-            .filter(|mapping| mapping.ebs().is_some())
-            .filter_map(|mapping| mapping.device_name().map(ToOwned::to_owned))
+            .filter_map(disks::of_image)
             .collect(),
+        root_device: answer.root_device_name().unwrap_or_default().to_owned(),
+        root_on_ebs: answer.root_device_type() == Some(&DeviceType::Ebs),
+        boot_mode: answer.boot_mode().map(|mode| mode.as_str().to_owned()),
+        requires_tokens: answer.imds_support() == Some(&ImdsSupportValues::V20),
+        deprecated: answer.deprecation_time().map(ToOwned::to_owned),
         snapshots: answer
             .block_device_mappings()
             .iter()
@@ -126,6 +132,9 @@ impl Images for Ec2Images {
                     .set_values(Some(values.clone()))
                     .build(),
             );
+        }
+        if search.withdrawn {
+            call = call.include_deprecated(true).include_disabled(true);
         }
         every!(call, "search images", image)
     }
@@ -189,6 +198,17 @@ impl Images for Ec2Images {
             .send()
             .await
             .map_err(failed(format!("share {}", image.id)))?;
+        Ok(())
+    }
+
+    async fn require_tokens(&self, id: &Owned<ImageId>) -> Answer<()> {
+        self.0
+            .modify_image_attribute()
+            .image_id(id.id().as_str())
+            .imds_support(AttributeValue::builder().value("v2.0").build())
+            .send()
+            .await
+            .map_err(failed(format!("have instances of {id} require IMDSv2")))?;
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use aws_sdk_ec2::types::{
     ResourceType, ShutdownBehavior, SnapshotAttributeName, SummaryStatus, TagSpecification,
 };
 
+use super::disks;
 use super::error::{failed, incomplete};
 use super::images::{ec2_tags, every, filter, ignore_not_found, tag_filter, tags};
 use crate::ids::{
@@ -16,7 +17,7 @@ use crate::ids::{
 };
 use crate::{
     Answer, CloudError, Ingress, Instance, InstanceState, Instances, KeyPair, Kind, Launch,
-    NetworkInterface, Owned, Permission, SecurityGroup, StatusChecks, Tags, Volume,
+    NetworkInterface, Owned, Permission, SecurityGroup, StatusChecks, Tags, Tokens, Volume,
 };
 
 /// Every state but `terminated`.
@@ -134,7 +135,11 @@ impl Ec2Instances {
             .metadata_options(
                 InstanceMetadataOptionsRequest::builder()
                     .http_endpoint(InstanceMetadataEndpointState::Enabled)
-                    .http_tokens(HttpTokensState::Required)
+                    .http_tokens(match launch.tokens {
+                        Tokens::Required => HttpTokensState::Required,
+                        Tokens::Optional => HttpTokensState::Optional,
+                    })
+                    .set_http_put_response_hop_limit(launch.hops.map(i32::from))
                     .build(),
             )
             .tag_specifications(specification(ResourceType::Instance))
@@ -155,6 +160,9 @@ impl Ec2Instances {
         }
         if let Some(user_data) = &launch.user_data {
             call = call.user_data(aws_smithy_types::base64::encode(user_data));
+        }
+        for disk in &launch.disks {
+            call = call.block_device_mappings(disks::launched(disk));
         }
         call
     }

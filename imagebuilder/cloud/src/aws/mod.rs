@@ -3,6 +3,7 @@
 //! Translates requests, answers and errors; decides nothing. Endpoints, region and credentials come from a [`Connection`] and the
 //! SDK's standard places, so any AWS-compatible endpoint will do.
 
+mod disks;
 mod error;
 mod fleet;
 mod identity;

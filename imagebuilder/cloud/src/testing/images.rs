@@ -47,7 +47,16 @@ impl AwsState {
             architecture: "x86_64".to_owned(),
             owner: owner.to_owned(),
             source_instance: source.cloned(),
-            devices: vec!["/dev/xvda".to_owned()],
+            disks: vec![Disk {
+                device: "/dev/xvda".to_owned(),
+                size_gib: 8,
+                kind: "gp3".to_owned(),
+            }],
+            root_device: "/dev/xvda".to_owned(),
+            root_on_ebs: true,
+            boot_mode: Some("uefi".to_owned()),
+            requires_tokens: false,
+            deprecated: None,
             snapshots: vec![snapshot],
             tags,
         };
@@ -83,6 +92,7 @@ fn passes(filter: &str, values: &[String], image: &Image) -> bool {
     let attribute = match filter {
         "tag-key" => return values.iter().any(|key| image.tags.contains_key(key)),
         "name" => image.name.as_str(),
+        "image-id" => image.id.as_str(),
         "architecture" => image.architecture.as_str(),
         "source-instance-id" => image
             .source_instance
@@ -122,7 +132,14 @@ impl Images for InMemoryAws {
                     aws.unfiltered && by_run || passes(name, values, image)
                 })
             };
-            let matching = aws.images.values().filter(owned).filter(passes);
+            // As the service does it: an owner sees them in any case.
+            let shown = |image: &&Image| {
+                let is_withdrawn = image.deprecated.is_some()
+                    || image.state == ImageState::Other("disabled".to_owned());
+                search.withdrawn || image.owner == OWNER || !is_withdrawn
+            };
+            let all = aws.images.values().filter(owned);
+            let matching = all.filter(shown).filter(passes);
             Ok(matching.cloned().collect())
         })
         .await
@@ -154,6 +171,16 @@ impl Images for InMemoryAws {
         self.change("share", |aws| {
             let shares = aws.shares.entry(image.id.clone()).or_default();
             shares.extend(accounts.iter().cloned());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn require_tokens(&self, id: &Owned<ImageId>) -> Answer<()> {
+        self.change("require_tokens", |aws| {
+            if let Some(image) = aws.images.get_mut(id.id()) {
+                image.requires_tokens = true;
+            }
             Ok(())
         })
         .await

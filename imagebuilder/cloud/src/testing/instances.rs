@@ -96,6 +96,7 @@ impl Instances for InMemoryAws {
             if !aws.images.contains_key(&launch.image) {
                 return Err(not_found("launch"));
             }
+            aws.launches.push(launch.clone());
             let id = aws.add_instance(&launch.image, launch.tags.clone());
             if let Some((verdict, reason)) = aws.verdict.clone() {
                 let image_name = &launch.tags[contract::tags::IMAGE];

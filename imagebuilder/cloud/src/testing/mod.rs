@@ -46,6 +46,8 @@ pub struct AwsState {
     pub images: BTreeMap<ImageId, Image>,
     /// EBS snapshots.
     pub snapshots: BTreeMap<SnapshotId, Snapshot>,
+    /// What was launched by this program's own calls, oldest first.
+    pub launches: Vec<Launch>,
     /// Key pairs.
     pub key_pairs: BTreeMap<KeyPairId, KeyPair>,
     /// EBS volumes.

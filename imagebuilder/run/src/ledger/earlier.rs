@@ -43,6 +43,8 @@ impl Earlier {
         Some(BakeRecord {
             digest: Digest::parse(self.facts.get("digest")?.as_str()).ok()?,
             inputs: inputs.collect(),
+            source: None,
+            source_parameter: None,
             channel: self.facts.get("channel").and_then(|text| channel(text)),
             // Empty when there was none.
             candidate_before: self

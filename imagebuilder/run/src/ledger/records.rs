@@ -71,6 +71,12 @@ pub struct BakeRecord {
     pub digest: Digest,
     /// Each input's own digest by its label, which shows what changed between two bakes.
     pub inputs: BTreeMap<String, Digest>,
+    /// The source image; absent in records of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<ImageId>,
+    /// The parameter that named it, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_parameter: Option<String>,
     /// The channel's metadata in the image; none without a channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<ChannelVersions>,

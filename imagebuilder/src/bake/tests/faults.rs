@@ -456,11 +456,12 @@ async fn what_is_pointed_at_or_in_use_is_never_reaped() {
 #[tokio::test(start_paused = true)]
 async fn no_source_is_refused_with_near_misses() {
     let mut scene = Scene::new(Verdict::Fit);
-    scene.config.image.source.name = "debian-99-*".to_owned();
+    let text = CONFIG.replace("debian-12-*", "debian-99-*");
+    scene.config = Config::parse(&text, "test.toml").unwrap();
     let error = scene.bake(Reuse::Allowed).await.unwrap_err();
     assert_eq!(Exit::of(&error), Exit::Refused);
     insta::assert_snapshot!(format!("{error:#}\n{}", run::exit::hint(&error).unwrap()), @"
-    no source image: owners 136693071363, name `debian-99-*`, architecture x86_64, state available, root device ebs
+    no source image: owners 136693071363, name `debian-99-*`, architecture x86_64, state available, root device ebs, not deprecated
     near misses of these owners:
       ami-1  debian-12-amd64-20260101-1  x86_64
     ");

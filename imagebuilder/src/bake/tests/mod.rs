@@ -3,6 +3,7 @@
 mod faults;
 mod others;
 mod releases;
+mod sources;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

@@ -161,7 +161,10 @@ async fn one_that_the_gate_refuses_keeps_both_back() {
 async fn findings_of_both_architectures_are_reported() {
     let mut both = Both::new(Verdict::Fit);
     for (config, name) in both.configs.iter_mut().zip(["one-*", "two-*"]) {
-        config.image.source.name = name.to_owned();
+        config.image.source.by = crate::config::By::Name {
+            owners: vec!["self".to_owned().try_into().unwrap()],
+            name: name.to_owned(),
+        };
     }
     let error = both.bake().await.unwrap_err();
     assert!(format!("{error:#}").contains("one-*"), "{error:#}");

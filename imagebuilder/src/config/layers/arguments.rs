@@ -12,7 +12,9 @@ const PREFIX: &str = "IMAGEBUILDER_";
 /// What stands between the parts of a key. One underscore is part of many keys.
 const SEPARATOR: &str = "__";
 /// The tables of a configuration: `IMAGEBUILDER_BAKE_REGION` was probably meant for one. A test compares them with the type.
-pub(super) const TABLES: [&str; 6] = ["image", "services", "bake", "fleet", "roll", "channel"];
+pub(super) const TABLES: [&str; 7] = [
+    "image", "services", "tags", "bake", "fleet", "roll", "channel",
+];
 /// A table whose keys are names of environment variables: they keep their case.
 pub(super) const NAMES: &str = "environment";
 
