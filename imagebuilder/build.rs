@@ -1,4 +1,4 @@
-//! Embeds `templates/` and `packer/provision/`, so that the one binary can bake anywhere.
+//! Embeds `templates/`, `packer/provision/` and `recipes/`, so that the one binary can bake anywhere.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -6,19 +6,45 @@ use std::path::{Path, PathBuf};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let house = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("..");
     let mut code = String::new();
-    table(&mut code, "TEMPLATES", &house.join("templates"))?;
-    table(&mut code, "PROVISION", &house.join("packer/provision"))?;
+    table(&mut code, "TEMPLATES", &house.join("templates"), rendered)?;
+    table(
+        &mut code,
+        "PROVISION",
+        &house.join("packer/provision"),
+        rendered,
+    )?;
+    let mut recipes = String::new();
+    table(&mut recipes, "FILES", &house.join("recipes"), written)?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?).join("recipes.rs");
+    std::fs::write(out, recipes)?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?).join("embedded.rs");
     std::fs::write(out, code)?;
     Ok(())
 }
 
-/// A constant with the name and text of every file below `folder`, in name order.
-fn table(code: &mut String, name: &str, folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
+/// Templates and scripts.
+fn rendered(path: &Path) -> bool {
+    let mut kinds = ["tera", "sh"].into_iter();
+    path.extension()
+        .is_some_and(|kind| kinds.any(|known| kind == known))
+}
+
+/// Everything but what Python leaves beside its sources.
+fn written(path: &Path) -> bool {
+    path.extension().is_none_or(|kind| kind != "pyc")
+}
+
+/// A constant with the name and text of every file below `folder` that fits, in name order.
+fn table(
+    code: &mut String,
+    name: &str,
+    folder: &Path,
+    fits: fn(&Path) -> bool,
+) -> Result<(), Box<dyn std::error::Error>> {
     let folder = folder.canonicalize()?;
     println!("cargo::rerun-if-changed={}", folder.display());
     let mut files = Vec::new();
-    collect(&folder, &mut files)?;
+    collect(&folder, fits, &mut files)?;
     files.sort();
     writeln!(code, "pub(super) const {name}: &[(&str, &str)] = &[")?;
     for file in files {
@@ -33,15 +59,16 @@ fn table(code: &mut String, name: &str, folder: &Path) -> Result<(), Box<dyn std
     Ok(())
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+fn collect(
+    folder: &Path,
+    fits: fn(&Path) -> bool,
+    files: &mut Vec<PathBuf>,
+) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
-            collect(&path, files)?;
-        } else if path
-            .extension()
-            .is_some_and(|kind| kind == "tera" || kind == "sh")
-        {
+            collect(&path, fits, files)?;
+        } else if fits(&path) {
             files.push(path);
         }
     }

@@ -12,6 +12,8 @@ mod image;
 mod mappings;
 mod packer;
 mod program;
+mod recipes;
+mod requirements;
 mod shebang;
 mod staging;
 mod template;

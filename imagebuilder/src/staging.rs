@@ -19,6 +19,7 @@ use crate::channel::verify;
 use crate::config::{Config, Service};
 use crate::image::{self, Inputs};
 use crate::program::{self, Kind, Program};
+use crate::requirements;
 use crate::shebang;
 use crate::template::{self, Facts, Script, Subscription, Templates};
 use crate::user_data::UserData;
@@ -173,6 +174,12 @@ impl Staging {
             if let Some(settings) = &service.settings {
                 let content = file(root, settings, &format!("{table} settings"))?;
                 staging.put(&format!("/etc/{name}/{name}.toml"), "0644", content)?;
+            }
+        }
+        for payload in &config.image.payload {
+            if requirements::is_lock(&payload.source) {
+                let text = read_text(root, &payload.source, "[[image.payload]] source")?;
+                requirements::check(&root.join(&payload.source), &text)?;
             }
         }
         staging.contents(config, root)?;

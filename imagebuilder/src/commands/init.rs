@@ -7,17 +7,27 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::context::Context;
+use crate::recipes;
 use crate::template;
+use run::advice::DEFAULT_FILE;
 use run::exit::Exit;
+use support::shell::quoted_path;
 
 /// What is written.
 const CONFIG: &str = include_str!("init.toml");
 
 /// Arguments of `init`.
 ///
+/// Without a recipe, writes a commented configuration. With one, also its scripts, units and notes, beside the configuration.
 /// Never overwrites anything.
 #[derive(Debug, Args)]
 pub(crate) struct Init {
+    /// Recipe to copy beside the configuration; --list names them.
+    #[arg(long, value_name = "NAME")]
+    recipe: Option<String>,
+    /// List the recipes instead of writing anything.
+    #[arg(long, conflicts_with_all = ["recipe", "templates"])]
+    list: bool,
     /// Also write the built-in templates and provisioning scripts into FOLDER, for editing.
     #[arg(long, value_name = "FOLDER")]
     templates: Option<PathBuf>,
@@ -26,10 +36,25 @@ pub(crate) struct Init {
 impl Init {
     #[expect(clippy::unused_async, reason = "verbs share one signature")]
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        write_new(context.config_path(), CONFIG)?;
-        context
-            .output
-            .data(context.config_path().display().to_string())?;
+        if self.list {
+            for recipe in recipes::all() {
+                let (name, title) = (recipe.name, recipe.title);
+                context.output.data(format!("{name:<8}{title}"))?;
+            }
+            return Ok(Exit::Done);
+        }
+        let config = context.config_path();
+        match &self.recipe {
+            None => {
+                write_new(config, CONFIG)?;
+                context.output.data(config.display().to_string())?;
+            }
+            Some(name) => {
+                for path in recipes::find(name)?.copy(&context.root(), config)? {
+                    context.output.data(path.display().to_string())?;
+                }
+            }
+        }
         if let Some(folder) = &self.templates {
             for (name, text) in template::built_in() {
                 write_new(&folder.join(&name), &text)?;
@@ -40,11 +65,26 @@ impl Init {
                 folder.display()
             ));
         }
-        context
-            .output
-            .info("next: edit it, then run `imagebuilder doctor`");
+        context.output.info(match &self.recipe {
+            None => "next: edit it, then run `imagebuilder doctor`".to_owned(),
+            Some(_) => next(context),
+        });
         Ok(Exit::Done)
     }
+}
+
+/// What to run after a recipe was copied.
+fn next(context: &Context) -> String {
+    let config = context.config_path();
+    let option = match config == Path::new(DEFAULT_FILE) {
+        true => String::new(),
+        false => format!(" -c {}", quoted_path(config)),
+    };
+    format!(
+        "next: put the agent at {}, follow {}, then run\n  imagebuilder{option} render\n  imagebuilder{option} doctor\n  imagebuilder{option} bake",
+        context.root().join("payload/imagebuilder-agent").display(),
+        context.root().join("README.md").display()
+    )
 }
 
 fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
