@@ -236,28 +236,31 @@ fn drop_ins_under(systemd: u32) -> Vec<String> {
     assert!(done.status.success(), "{done:?}");
     let mut written = Vec::new();
     for unit in rendered::UNITS {
-        let drop_in = units.join(format!("{unit}.d/00-older-systemd.conf"));
+        let drop_in = units.join(format!("{unit}.d/00-systemd-version.conf"));
         let lines = fs::read_to_string(drop_in).unwrap_or_default();
         let settings = lines
             .lines()
-            .filter(|line| line.starts_with("Exec") && !line.ends_with('='));
+            .filter(|line| line.contains('=') && !line.starts_with('#') && !line.ends_with('='));
         written.extend(settings.map(|line| format!("{unit}: {line}")));
     }
     written
 }
 
 #[test]
-fn older_systemds_get_drop_ins_for_what_they_ignore() {
+fn each_systemd_gets_the_drop_ins_it_needs() {
     let searched = |line: &String| line.contains(": ExecStart=/usr/bin/env PATH=");
     let trial = "imagebuilder-agent-trial.service: ExecStopPost=-+/bin/systemctl --no-block --job-mode=fail start imagebuilder-agent.service";
     let ends = |line: &String| line == trial;
-    // OnSuccess= is of systemd 249, ExecSearchPath= of 250.
-    for (systemd, paths, ending) in [
-        (247, true, 1),
-        (248, true, 1),
-        (249, true, 0),
-        (250, false, 0),
-        (257, false, 0),
+    let direct = "imagebuilder-agent.service: RestartMode=direct".to_owned();
+    // OnSuccess= is of systemd 249, ExecSearchPath= of 250, RestartMode= of 254.
+    for (systemd, paths, ending, restarts) in [
+        (247, true, 1, false),
+        (248, true, 1, false),
+        (249, true, 0, false),
+        (250, false, 0, false),
+        (253, false, 0, false),
+        (254, false, 0, true),
+        (257, false, 0, true),
     ] {
         let written = drop_ins_under(systemd);
         assert_eq!(
@@ -268,6 +271,11 @@ fn older_systemds_get_drop_ins_for_what_they_ignore() {
         assert_eq!(
             written.iter().filter(|line| ends(line)).count(),
             ending,
+            "{systemd}: {written:?}"
+        );
+        assert_eq!(
+            written.contains(&direct),
+            restarts,
             "{systemd}: {written:?}"
         );
     }

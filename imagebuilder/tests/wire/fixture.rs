@@ -163,10 +163,12 @@ impl Fixture {
         let text = std::fs::read_to_string(&path).unwrap();
         let (head, rest) = text.split_once("  communicator ").unwrap();
         let (_, tail) = rest.split_once("{%- if run.id %}").unwrap();
-        let (middle, rest) = tail.split_once("  provisioner \"").unwrap();
+        // All provisioners go, from behind the line that names the source.
+        let source = "  sources = [\"source.amazon-ebs.image\"]\n";
+        let (middle, rest) = tail.split_once(source).unwrap();
         let (_, end) = rest.split_once("  post-processor").unwrap();
         let text = format!(
-            "{head}  communicator = \"none\"\n{{%- if run.id %}}{middle}  post-processor{end}"
+            "{head}  communicator = \"none\"\n{{%- if run.id %}}{middle}{source}  post-processor{end}"
         );
         std::fs::write(path, text).unwrap();
         std::fs::write(at.join("agent"), test_support::elf(62, "agent")).unwrap();
