@@ -751,7 +751,16 @@ impl Bake<'_> {
         if let Some(image) = image {
             publish::undo(self.cloud, &self.config.pointers(), &image, ledger).await?;
         }
-        sweep::sweep(self.cloud, ledger, step).await
+        let mut left = sweep::sweep(self.cloud, ledger, step).await?;
+        let kept = ledger.journal().things.iter();
+        left.extend(
+            kept.filter(|thing| thing.state == State::Kept)
+                .map(|thing| Left {
+                    thing: thing.clone(),
+                    why: "it is released, pointed at or in use".to_owned(),
+                }),
+        );
+        Ok(left)
     }
 }
 

@@ -12,7 +12,7 @@ use cloud::ids::{Digest, ImageId};
 use contract::names::Pointer;
 use run::exit::Exit;
 use run::image_release;
-use run::ledger::{Kind, Ledger, State};
+use run::ledger::{ImageLock, Kind, Ledger, State};
 use run::pointers;
 
 /// The bakes of one image, one for each architecture.
@@ -52,13 +52,7 @@ impl Release<'_> {
                         before: None,
                     })
                 }
-                Prepared::ToBake(inputs) => {
-                    let run = new_run()?;
-                    if lock.is_none() {
-                        lock = Some(bake.lock(&run)?);
-                    }
-                    make(bake, run, inputs).await
-                }
+                Prepared::ToBake(inputs) => make(bake, &mut lock, inputs).await,
             };
             match made {
                 Ok(part) => parts.push(part),
@@ -133,54 +127,67 @@ impl Release<'_> {
         } else {
             "it was published already"
         });
-        for (_, ledger) in parts.iter_mut().filter_map(|part| part.made.as_mut()) {
-            let image = ledger.open_things();
-            for thing in image.iter().filter(|thing| thing.kind == Kind::Image) {
-                if let Some(id) = &thing.id {
-                    ledger.mark(Kind::Image, id.id(), State::Kept)?;
-                }
-            }
-        }
         Ok(())
     }
 
-    /// Tags what was released, and removes everything but the images.
+    /// Tags what was released, and removes everything but the images. What fails for one architecture keeps back no other one.
     async fn finish(&self, parts: Vec<Part<'_>>) -> anyhow::Result<Vec<Baked>> {
         let mut baked = Vec::new();
-        let mut untagged = None;
+        let mut failed: Vec<anyhow::Error> = Vec::new();
         for part in parts {
             if let Err(error) = publish::mark_fit(self.cloud(), &part.own).await {
-                untagged.get_or_insert(error);
+                failed.push(error.context(format!("{} lacks its verdict tag", part.own.id)));
             }
-            baked.push(match part.made {
-                Some((inputs, ledger)) => part.bake.finish(part.own.image, &inputs, ledger).await?,
-                None => Baked {
-                    image: part.own.image.id,
-                    name: part.own.image.name,
-                    architecture: part.bake.config.image.arch.to_string(),
-                    digest: part.digest,
-                    source: part.source,
-                    run: None,
-                },
-            });
+            match part.finish().await {
+                Ok(one) => baked.push(one),
+                Err(error) => failed.push(error),
+            }
         }
-        match untagged {
-            None => Ok(baked),
-            Some(error) => Err(Exit::BakeFailed
-                .error("the images are released, and not all of them have their verdict tag")
-                .because(error)
-                .hint("bake again: nothing is built, the tags are added")
-                .into()),
+        let Some(first) = failed.pop() else {
+            return Ok(baked);
+        };
+        for error in failed {
+            self.bakes[0].output.warn(support::one_line(&error));
+        }
+        Err(Exit::BakeFailed
+            .error("the images are released, and something after that failed")
+            .because(first)
+            .hint("bake again: nothing is built, missing tags are added; `imagebuilder reap` removes what is left")
+            .into())
+    }
+}
+
+impl Part<'_> {
+    /// Keeps the image, and removes what its bake needed.
+    async fn finish(self) -> anyhow::Result<Baked> {
+        let image = self.own.image;
+        match self.made {
+            Some((inputs, mut ledger)) => {
+                ledger.mark(Kind::Image, image.id.as_str(), State::Kept)?;
+                self.bake.finish(image, &inputs, ledger).await
+            }
+            None => Ok(Baked {
+                image: image.id,
+                name: image.name,
+                architecture: self.bake.config.image.arch.to_string(),
+                digest: self.digest,
+                source: self.source,
+                run: None,
+            }),
         }
     }
 }
 
-/// Bakes and gates the image of one architecture.
+/// Bakes and gates the image of one architecture. The first one takes the image's lock for all.
 async fn make<'a>(
     bake: &'a Bake<'a>,
-    run: cloud::ids::RunId,
+    lock: &mut Option<ImageLock>,
     inputs: Box<Inputs>,
 ) -> anyhow::Result<Part<'a>> {
+    let run = new_run()?;
+    if lock.is_none() {
+        *lock = Some(bake.lock(&run)?);
+    }
     let mut ledger = bake.begin(run, &inputs)?;
     match bake.create(&inputs, &mut ledger).await {
         Ok(own) => Ok(Part {

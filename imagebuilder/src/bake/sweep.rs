@@ -10,10 +10,11 @@ use contract::names::Pointer;
 use contract::tags;
 
 use super::publish::OwnImage;
-use cloud::ids::{ImageId, InstanceId, RunId, SnapshotId, VolumeId};
+use cloud::ids::{ImageId, ImageName, InstanceId, RunId, SnapshotId, VolumeId};
 use cloud::{
     Answer, Arch, Cloud, CloudError, Image, Instance, InstanceState, Kind as Cause, Owned, Search,
 };
+use run::image_release;
 use run::ledger::{Kind, Ledger, State, Thing};
 use run::output::Step;
 
@@ -62,6 +63,12 @@ async fn claim(cloud: &Cloud, image: &Image, name: &str, run: &RunId) -> Answer<
                 return Ok(Some(format!("it is {pointer}")));
             }
         }
+    }
+    if let Ok(name) = ImageName::parse(name)
+        && let Some(release) = image_release::read(cloud, &name).await?
+        && release.values().any(|id| *id == image.id)
+    {
+        return Ok(Some("it is released".into()));
     }
     let users = cloud.instances.instances_of(&image.id).await?;
     let foreign = |user: &&Instance| {

@@ -46,8 +46,8 @@ pub struct Calls {
     pub changes: usize,
     queued: BTreeMap<&'static str, VecDeque<Fault>>,
     always: BTreeMap<&'static str, CloudError>,
-    /// The number is counted from the start.
-    numbered: Option<(Nth, Fault)>,
+    /// The numbers are counted from the start.
+    numbered: Vec<(Nth, Fault)>,
     meanwhile: Option<(&'static str, Happens)>,
 }
 
@@ -77,8 +77,8 @@ impl Calls {
             Nth::Call(at) => *at == self.made.len(),
             Nth::Change(at) => effect == Effect::Changes && *at == self.changes,
         };
-        if let Some((_, fault)) = self.numbered.take_if(|(nth, _)| is_now(nth)) {
-            return Some(fault);
+        if let Some(now) = self.numbered.iter().position(|(nth, _)| is_now(nth)) {
+            return Some(self.numbered.remove(now).1);
         }
         if let Some(error) = self.always.get(name) {
             return Some(Fault::Refused(error.clone()));
@@ -93,14 +93,14 @@ impl InMemoryAws {
         self.state().calls.fault(call, fault);
     }
 
-    /// Makes one call go wrong, whatever it is.
+    /// Makes one call go wrong, whatever it is; called again, another one as well.
     pub fn fault_at(&self, nth: Nth, fault: Fault) {
         let calls = &mut self.state().calls;
         let nth = match nth {
             Nth::Call(at) => Nth::Call(calls.made.len() + at),
             Nth::Change(at) => Nth::Change(calls.changes + at),
         };
-        calls.numbered = Some((nth, fault));
+        calls.numbered.push((nth, fault));
     }
 
     /// Refuses every call of this name.
@@ -108,9 +108,9 @@ impl InMemoryAws {
         self.state().calls.always.insert(call, error);
     }
 
-    /// Removes the fault of a numbered call that was not made yet.
+    /// Removes the faults of numbered calls that were not made yet.
     pub fn clear_fault_at(&self) {
-        self.state().calls.numbered = None;
+        self.state().calls.numbered.clear();
     }
 
     /// Has others change something during the next call of this name, before its effect.

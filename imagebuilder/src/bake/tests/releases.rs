@@ -204,6 +204,36 @@ async fn failing_at_any_change_releases_both_or_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_record_names_exists_whatever_is_lost() {
+    let mut released = 0;
+    for at in 1.. {
+        let both = Both::new(Verdict::Fit);
+        let old = both.released().await;
+        let changes = both.scene.aws.state().calls.changes;
+        // Restoring the record fails as well.
+        for (at, fault) in [
+            (at, Fault::AnswerLost),
+            (at + 1, Fault::Refused(failure("InternalError"))),
+        ] {
+            both.scene.aws.fault_at(Nth::Change(at), fault);
+        }
+        let result = both.bake().await;
+        let aws = both.scene.aws.state();
+        if aws.calls.changes < changes + at {
+            break;
+        }
+        let record = &aws.parameters[RECORD];
+        let Err(error) = result else { continue };
+        released += usize::from(*record != old);
+        let ids = aws.images.keys().filter(|id| record.contains(id.as_str()));
+        assert_eq!(ids.count(), 2, "change {at}: {record}");
+        let fits = [Exit::BakeLeft, Exit::BakeFailed].contains(&Exit::of(&error));
+        assert!(fits, "change {at}: {error:#}");
+    }
+    assert!(released > 0, "the record's answer was never lost");
+}
+
+#[tokio::test(start_paused = true)]
 async fn killed_at_any_change_the_next_bake_finishes() {
     let mut kills = 0;
     for at in 1.. {
