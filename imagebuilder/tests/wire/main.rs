@@ -9,6 +9,7 @@
 mod denials;
 mod fixture;
 mod releases;
+mod sources;
 use std::collections::BTreeSet;
 
 use fixture::{Fixture, PATIENCE, by_ssh, end, rehearsal, text, until, waiting_for_ssh};
