@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.." || exit
 
 box=$CARGO_TARGET_DIR/box
 declare -A about=(
-  [packer]="bakes by a current Packer, built from the Go module proxy"
+  [packer]="any configuration of any recipe is valid to Packer; bakes by a current one, built from the Go module proxy"
   [versitygw]="the S3 store on a server that checks signatures"
   [static]="the programs for instances: static, the same bytes in two folders, started on both architectures"
   [distributions]="the agent's units and updater on Debian 11 and 13 (systemd 247 and 257)"
@@ -23,8 +23,11 @@ order=(packer versitygw static distributions recipes firmware rehearse fleet)
 lacks() { [ "$1" != 3 ] && return "$1"; lacking=1; return 3; }
 
 packer() {
+  PROPTEST_CASES=100 cargo test --locked --workspace --test rendered || return
   make/packer-current.sh || lacks $? || return
-  PATH=$PWD/.cache/packer-current:$PATH PACKER_PLUGIN_PATH=$PWD/.cache/packer-current/plugins \
+  local PATH=$PWD/.cache/packer-current:$PATH
+  export PACKER_PLUGIN_PATH=$PWD/.cache/packer-current/plugins
+  PROPTEST_CASES=100 cargo test --locked --workspace --test rendered &&
     cargo test --locked --workspace --test wire -- a_bake_publishes a_builder
 }
 versitygw() {

@@ -296,6 +296,119 @@ fn the_printed_defaults_are_the_defaults() {
     assert_eq!(written, of(vec![base]));
 }
 
+/// Keys that have no default, or one that depends on others; tables and lists of tables are not keys.
+const WITHOUT_DEFAULT: [(&str, &[&str]); 12] = [
+    (
+        "image",
+        &[
+            "name",
+            "template",
+            "provision",
+            "source",
+            "root_volume",
+            "volume",
+            "boot_mode",
+            "imds_hops",
+            "agent",
+            "payload",
+            "packages",
+            "users",
+            "groups",
+            "folder",
+            "unit",
+            "sysctl",
+            "script",
+            "test",
+            "variables",
+        ],
+    ),
+    ("image.source", &["owners", "name", "id", "ssm_parameter"]),
+    (
+        "image.root_volume",
+        &["size_gib", "type", "iops", "throughput"],
+    ),
+    ("image.packages", &[]),
+    ("image.agent", &["binary", "gate"]),
+    ("image.agent.gate", &[]),
+    (
+        "bake",
+        &[
+            "region",
+            "instance_type",
+            "instance_profile",
+            "user_data",
+            "subnet",
+            "vpc",
+            "ssh_interface",
+            "kms_key",
+            "copy",
+            "gate",
+        ],
+    ),
+    (
+        "bake.gate",
+        &["instance_type", "instance_profile", "subnet", "user_data"],
+    ),
+    (
+        "roll",
+        &[
+            "instance_warmup_seconds",
+            "watch_timeout_seconds",
+            "verify_timeout_seconds",
+        ],
+    ),
+    (
+        "channel",
+        &["repository", "url", "ca_file", "keys", "expires", "waves"],
+    ),
+    ("channel.keys", &["online"]),
+    ("channel.expires", &[]),
+];
+
+/// The fields of a table, as the type knows them.
+fn fields(table: &str) -> Vec<String> {
+    let mut value: toml::Table = toml::from_str(BASE).unwrap();
+    let mut at = &mut value;
+    for part in table.split('.') {
+        let next = at.entry(part).or_insert_with(|| toml::Table::new().into());
+        at = next.as_table_mut().unwrap();
+    }
+    at.insert("?".to_owned(), 0.into());
+    let error = Config::deserialize(value).unwrap_err();
+    let message = error.message();
+    assert!(
+        message.starts_with("unknown field `?`"),
+        "{table}: {message}"
+    );
+    message
+        .split('`')
+        .skip(3)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_key_has_a_printed_default_or_none() {
+    let defaults: toml::Table = toml::from_str(DEFAULTS).unwrap();
+    for (table, without) in WITHOUT_DEFAULT {
+        let mut printed = &defaults;
+        for part in table.split('.') {
+            printed = printed[part].as_table().unwrap();
+        }
+        let mut known = fields(table);
+        known.retain(|key| !without.contains(&key.as_str()));
+        let mut printed: Vec<_> = printed
+            .iter()
+            .filter(|(_, value)| !value.is_table())
+            .map(|(key, _)| key.clone())
+            .collect();
+        known.sort_unstable();
+        printed.sort_unstable();
+        assert_eq!(printed, known, "[{table}]");
+    }
+}
+
 #[test]
 fn show_prints_the_origin_of_each_value() {
     let over = "[bake]\nshare = [\"333333333333\"]\n[roll]\npoll_seconds = 9 # slow\n";
