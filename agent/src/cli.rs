@@ -13,16 +13,22 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::{ConfiguredArgs, SourceArgs};
 use crate::aws::Aws;
+use crate::balancer::Balancer;
 use crate::configure::configure;
 use crate::exit::Exit;
 use crate::health::Checks;
+use crate::hooks::Group;
 use crate::host::Systemctl;
-use crate::identity::Imds;
+use crate::identity::{Imds, Metadata};
+use crate::machine::Machine;
 use crate::metrics::Meter;
+use crate::metrics::cloudwatch::Sink;
 use crate::notify::Systemd;
+use crate::registry::Registry;
 use crate::restart;
 use crate::run::{self, Adapters};
 use crate::runtime::block_on;
+use crate::settings::Sources;
 use crate::status::{self, Form, Places};
 use crate::update::UpdateArgs;
 
@@ -166,8 +172,13 @@ impl Cli {
                 patience,
             } => block_on(async {
                 let patience = Duration::from_secs(patience);
-                let dir = configured.configured_dir;
-                configure(&sources.into_sources(), &dir, &Imds::new(), patience).await?;
+                let (sources, dir) = (sources.into_sources(), configured.configured_dir);
+                let metadata: Box<dyn Metadata> = if sources.is_machine() {
+                    Box::new(Machine)
+                } else {
+                    Box::new(Imds::new())
+                };
+                configure(&sources, &dir, &*metadata, patience).await?;
                 Ok(Exit::Done)
             }),
             Command::Run {
@@ -184,22 +195,8 @@ impl Cli {
                         _ = int.recv() => {}
                     }
                 };
-                let imds = Imds::new();
-                let meter = Meter::default();
-                let aws = Arc::new(Aws::new(imds.client(), meter.clone()));
-                let adapters = Adapters {
-                    metadata: Arc::new(imds),
-                    group: aws.clone(),
-                    sink: aws.clone(),
-                    registry: aws.clone(),
-                    balancer: aws,
-                    host: Arc::new(Systemctl),
-                    health: Arc::new(Checks::default()),
-                    sources: sources.into_sources(),
-                    updater: updater.dir().join(updater_status::FILE),
-                    clock: Arc::new(Timestamp::now),
-                    meter,
-                };
+                let updater = updater.dir().join(updater_status::FILE);
+                let adapters = adapters(sources.into_sources(), updater);
                 run::run(adapters, Box::new(Systemd), &daemon.daemon_dir, stop).await?;
                 Ok(Exit::Done)
             }),
@@ -232,6 +229,48 @@ impl Cli {
                 if json { Form::Json } else { Form::Screen },
             ),
         }
+    }
+}
+
+/// The daemon's adapters: AWS, or [`Machine`] where the settings say that there is no metadata service.
+fn adapters(sources: Sources, updater: PathBuf) -> Adapters {
+    let meter = Meter::default();
+    if sources.is_machine() {
+        return adapters_of(
+            Arc::new(Machine),
+            &Arc::new(Machine),
+            sources,
+            updater,
+            meter,
+        );
+    }
+    let imds = Imds::new();
+    let aws = Arc::new(Aws::new(imds.client(), meter.clone()));
+    adapters_of(Arc::new(imds), &aws, sources, updater, meter)
+}
+
+fn adapters_of<A>(
+    metadata: Arc<dyn Metadata>,
+    aws: &Arc<A>,
+    sources: Sources,
+    updater: PathBuf,
+    meter: Meter,
+) -> Adapters
+where
+    A: Group + Registry + Balancer + Sink + 'static,
+{
+    Adapters {
+        metadata,
+        group: aws.clone(),
+        sink: aws.clone(),
+        registry: aws.clone(),
+        balancer: aws.clone(),
+        host: Arc::new(Systemctl),
+        health: Arc::new(Checks::default()),
+        sources,
+        updater,
+        clock: Arc::new(Timestamp::now),
+        meter,
     }
 }
 

@@ -146,6 +146,7 @@ mod tests {
                 _ => Ok(Identity {
                     instance_id: "i-1".to_owned(),
                     image_id: "ami-1".to_owned(),
+                    host: None,
                 }),
             }
         }

@@ -1,4 +1,5 @@
-//! The instance's identity, from the instance metadata service, version 2 only.
+//! The instance's identity, from the instance metadata service, version 2 only. [`crate::machine`] is for machines
+//! without one.
 //!
 //! No other module calls the metadata service (the SDK's own credential and region providers aside), and this one
 //! decides nothing.
@@ -10,13 +11,15 @@ use aws_config::imds::client::error::ImdsError;
 
 use crate::notice::{Scheduled, SpotNotices, read_rebalance, read_schedule, read_spot};
 
-/// The instance's ids, from the metadata service.
+/// The instance's ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// `i-…`
+    /// `i-…`; on a machine without a metadata service `machine-…`.
     pub(crate) instance_id: String,
-    /// `ami-…`
+    /// `ami-…`; empty on a machine without a metadata service.
     pub(crate) image_id: String,
+    /// The host name of a machine without a metadata service.
+    pub(crate) host: Option<String>,
 }
 
 /// The state that the group has set as the instance's target: `autoscaling/target-lifecycle-state`.
@@ -110,6 +113,7 @@ impl Metadata for Imds {
         Ok(Identity {
             instance_id: self.require("meta-data/instance-id").await?,
             image_id: self.require("meta-data/ami-id").await?,
+            host: None,
         })
     }
 

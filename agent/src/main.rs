@@ -22,6 +22,7 @@ mod host;
 mod identity;
 mod journald;
 mod lifecycle;
+mod machine;
 mod metrics;
 mod notice;
 mod notify;

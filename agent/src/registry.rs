@@ -77,6 +77,7 @@ mod tests {
         let identity = Identity {
             instance_id: "i-1".into(),
             image_id: "ami-1".into(),
+            host: None,
         };
         let services = (0..12)
             .map(|n| {

@@ -101,6 +101,8 @@ impl SuspendDetector {
 enum Done {
     Event(Event),
     Identified(Identity, Box<Result<Settings>>),
+    /// Why the identity could not be read.
+    Unidentified(String),
     Refreshing(Result<Option<String>, NoAnswer>),
 }
 
@@ -108,6 +110,8 @@ struct Daemon {
     adapters: Adapters,
     lifecycle: Lifecycle,
     identity: Option<Identity>,
+    /// Why the identity could not be read, while it is not known.
+    unidentified: Option<String>,
     image: Option<ImageName>,
     services: Arc<[Service]>,
     verdict: Option<Verdict>,
@@ -137,6 +141,7 @@ pub(crate) async fn run(
         adapters,
         lifecycle: Lifecycle::new(),
         identity: None,
+        unidentified: None,
         image: None,
         services: Arc::new([]),
         verdict: None,
@@ -167,7 +172,7 @@ pub(crate) async fn run(
         }
         daemon.handle(done);
         daemon.answer_updater();
-        let waiting_for = daemon.lifecycle.waiting_for();
+        let waiting_for = daemon.waiting_for();
         if waiting_for != reported {
             tracing::info!(state = daemon.lifecycle.state_name(), "{waiting_for}");
             supervisor.status(&waiting_for);
@@ -249,6 +254,10 @@ impl Daemon {
         let event = match done {
             Done::Event(event) => event,
             Done::Identified(identity, settings) => self.identified(identity, *settings),
+            Done::Unidentified(why) => {
+                self.unidentified = Some(why);
+                Event::Identified(Err(NoAnswer))
+            }
             Done::Refreshing(refresh) => {
                 self.permission.refreshes_seen(refresh);
                 Event::Tick
@@ -263,12 +272,18 @@ impl Daemon {
 
     fn identified(&mut self, identity: Identity, settings: Result<Settings>) -> Event {
         let instance = identity.instance_id.clone();
-        tracing::info!("this is {instance} from {}", identity.image_id);
+        match &identity.host {
+            None => tracing::info!("this is {instance} from {}", identity.image_id),
+            Some(host) => {
+                tracing::info!("this is {instance} on {host}, without a metadata service")
+            }
+        }
         let left = self
             .left
             .take()
             .filter(|left| (&left.instance_id, &left.image_id) == (&instance, &identity.image_id));
         self.identity = Some(identity);
+        self.unidentified = None;
         let terms = match settings {
             Ok(settings) => {
                 let terms = Terms::of(&settings);
@@ -365,13 +380,21 @@ impl Daemon {
             .map_or_else(String::new, |identity| identity.instance_id.clone())
     }
 
+    /// What the daemon waits for, in one line; while it is not identified, with the reason.
+    fn waiting_for(&self) -> String {
+        match &self.unidentified {
+            Some(why) => format!("waiting for the identity: {why}"),
+            None => self.lifecycle.waiting_for(),
+        }
+    }
+
     fn status(&self) -> DaemonStatus {
         let process = DaemonStatus {
             agent: agent_update::version().to_owned(),
             pid: std::process::id(),
             started_at: Some(self.started_at),
             state: self.lifecycle.state_name().to_owned(),
-            waiting_for: self.lifecycle.waiting_for(),
+            waiting_for: self.waiting_for(),
             permission: self.permission.answer().cloned(),
             ..DaemonStatus::default()
         };
@@ -389,6 +412,7 @@ impl Daemon {
             };
         }
         let judgement = self.lifecycle.judgement();
+        let host = self.identity.as_ref().and_then(|id| id.host.clone());
         DaemonStatus {
             instance_id: self.instance(),
             image_id: self
@@ -406,7 +430,8 @@ impl Daemon {
                 .since
                 .map_or_else(String::new, |since| since.to_string()),
             services: self.lifecycle.round().clone(),
-            recorded: self.lifecycle.is_recorded(),
+            recorded: self.lifecycle.is_recorded() && host.is_none(),
+            host,
             restarts: self.restarts.clone(),
             registered: self.lifecycle.registered().to_vec(),
             notices: self.lifecycle.notices().lines(),

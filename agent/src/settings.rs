@@ -18,6 +18,7 @@ use hyper::Uri;
 use serde::Deserialize;
 
 use self::checks::CheckFragment;
+use self::identity::IdentityFragment;
 use self::refusal::{number, refused, seconds};
 use self::update::UpdateFragment;
 use crate::notice::NoticeTerms;
@@ -101,6 +102,8 @@ struct ServiceFragment {
 struct Fragment {
     image: Option<String>,
     #[serde(default)]
+    identity: IdentityFragment,
+    #[serde(default)]
     gate: GateFragment,
     #[serde(default)]
     serving: ServingFragment,
@@ -133,6 +136,7 @@ impl Fragment {
         }
         Self {
             image: later.image.or(self.image),
+            identity: self.identity.over(later.identity),
             gate: self.gate.over(later.gate),
             serving: self.serving.over(later.serving),
             drain: self.drain.over(later.drain),
@@ -219,7 +223,9 @@ impl Sources {
     pub(crate) fn load(&self, user_data: Option<&str>) -> Result<Settings> {
         let mut inputs = self.image_inputs()?;
         if let Some(text) = user_data.filter(|text| is_ours(text)) {
-            inputs = inputs.over(parse(Source::UserData, text)?);
+            let fragment = parse(Source::UserData, text)?;
+            identity::refuse_in_user_data(&fragment)?;
+            inputs = inputs.over(fragment);
         }
         Settings::validate(inputs)
     }
@@ -343,6 +349,7 @@ name!(
 
 // After the macros that they use.
 mod checks;
+mod identity;
 mod update;
 
 pub(crate) use checks::{Check, CheckKind, HttpCheck, Purpose};
@@ -459,6 +466,7 @@ impl Settings {
             (name.as_str(), after)
         });
         checks::refuse_bad_order(&order.collect())?;
+        let machine = identity::validate(&inputs)?;
         let Some(image) = inputs.image else {
             return refused("image: missing\nhint: image = \"NAME\" in the image's settings file");
         };
@@ -468,9 +476,13 @@ impl Settings {
                  services is never fit",
             );
         }
+        let mut serving = Serving::validate(&inputs.serving)?;
+        if machine {
+            serving.replace_after = None;
+        }
         Ok(Self {
             gate: Gate::validate(&inputs.gate)?,
-            serving: Serving::validate(&inputs.serving)?,
+            serving,
             image: ImageName::parse(&image)?,
             target_groups: target_groups(inputs.serving.target_groups.unwrap_or_default())?,
             drain: Drain::validate(&inputs.drain)?,

@@ -132,7 +132,9 @@ fn rows(status: &DaemonStatus) -> Vec<Row> {
         ("instance", or_unknown(&status.instance_id)),
         (
             "image",
-            format!("{} {}", or_unknown(&status.image), status.image_id),
+            format!("{} {}", or_unknown(&status.image), status.image_id)
+                .trim_end()
+                .to_owned(),
         ),
         (
             "group",
@@ -140,6 +142,12 @@ fn rows(status: &DaemonStatus) -> Vec<Row> {
         ),
         ("agent", status.agent.clone()),
     ];
+    if let Some(host) = &status.host {
+        let host = format!(
+            "{host}, named by its machine id: no metadata service, group or registry record"
+        );
+        rows.insert(3, ("host", host));
+    }
     if !status.since.is_empty() {
         rows.insert(1, ("since", status.since.clone()));
     }
@@ -218,5 +226,18 @@ mod tests {
              notice    rebalance recommended since 2026-01-01T00:00:00Z\n\
              service   orders 1.2 /gtg answered 503, restarted 2 times\n"
         );
+    }
+
+    #[test]
+    fn a_machine_without_a_metadata_service_is_shown_as_one() {
+        let status = DaemonStatus {
+            image: "shop".into(),
+            host: Some("workbench".into()),
+            ..DaemonStatus::default()
+        };
+        let screen = screen(&rows(&status));
+        let host = "host      workbench, named by its machine id: no metadata service, group or registry record\n\
+                    image     shop\ngroup     none\n";
+        assert!(screen.contains(host), "{screen}");
     }
 }

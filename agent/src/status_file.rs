@@ -41,6 +41,9 @@ pub(crate) struct DaemonStatus {
     pub(crate) image_id: String,
     /// The image's name; empty until settings are known.
     pub(crate) image: String,
+    /// The host name, if the machine id is the identity: no metadata service, no group, no record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) host: Option<String>,
     /// The group; `None` outside of groups.
     pub(crate) group: Option<String>,
     /// The lifecycle's state, as drawn in `docs/agent.md`.

@@ -5,6 +5,8 @@
 mod cloud;
 #[path = "wire/leaving.rs"]
 mod leaving;
+#[path = "wire/machine.rs"]
+mod machine;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -27,7 +27,7 @@ impl Lifecycle {
     pub(crate) fn waiting_for(&self) -> String {
         let trouble = self.problems();
         match &self.state {
-            State::Identifying => "waiting for the identity from the metadata service".into(),
+            State::Identifying => "waiting for the identity".into(),
             State::Judging { .. } if trouble.is_empty() => {
                 format!(
                     "at the gate: {} of {} passes in a row",

@@ -79,11 +79,15 @@ impl Daemon {
         let sources = self.adapters.sources.clone();
         self.work.spawn(async move {
             let answer = async { Ok((metadata.identity().await?, metadata.user_data().await?)) };
-            match or_no_answer(answer.await) {
+            let answer: Result<_> = answer.await;
+            match answer {
                 Ok((identity, user_data)) => {
                     Done::Identified(identity, Box::new(sources.load(user_data.as_deref())))
                 }
-                Err(NoAnswer) => Done::Event(Event::Identified(Err(NoAnswer))),
+                Err(error) => {
+                    tracing::warn!("{error:#}");
+                    Done::Unidentified(text::line(&format!("{error:#}"), text::REASON))
+                }
             }
         });
     }

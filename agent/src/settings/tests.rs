@@ -1,5 +1,6 @@
 //! Settings: what is merged, what is refused and with which messages.
 
+mod identity;
 mod update;
 
 use super::*;

@@ -40,6 +40,8 @@ pub(crate) struct Facts {
     /// `Action key=value …` of every call that changed something; heartbeats change nothing.
     pub(crate) calls: Vec<String>,
     pub(crate) ipv1_asked: bool,
+    /// Requests of the metadata service and of AWS.
+    pub(crate) aws_asked: usize,
 }
 
 /// How a service answers.
@@ -77,6 +79,7 @@ impl Cloud {
             parameters: BTreeMap::new(),
             calls: Vec::new(),
             ipv1_asked: false,
+            aws_asked: 0,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -127,6 +130,9 @@ async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    if uri.path().starts_with("/latest/") || method == Method::POST {
+        cloud.change(|facts| facts.aws_asked += 1);
+    }
     if let Some(target) = headers.get("x-amz-target") {
         return ssm(&cloud, target.to_str().unwrap(), &body);
     }

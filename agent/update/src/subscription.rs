@@ -110,9 +110,10 @@ impl Subject {
     }
 }
 
-/// A name for an instance without a metadata service: `machine-` and 17 hex digits, of its machine id.
+/// A name for an instance without a metadata service: `machine-` and an id derived from its machine id.
 ///
-/// Derived, since the machine id itself must not be published (machine-id(5)).
+/// Derived, since the machine id itself must not be published (machine-id(5)). A host without a machine id is named by
+/// its host name in the same way.
 ///
 /// # Errors
 /// There is neither a machine id nor a host name.
@@ -120,26 +121,48 @@ pub fn machine_name() -> Result<String> {
     name_from(NAMES.map(Path::new))
 }
 
-fn name_from<const N: usize>(files: [&Path; N]) -> Result<String> {
-    for file in files {
-        let Ok(text) = fs::read_to_string(file) else {
-            continue;
-        };
-        let text = text.trim();
-        // `uninitialized` is in the file on a first boot whose id is not settled yet.
-        if text.is_empty() || text == "uninitialized" {
-            continue;
-        }
-        let mut key = [0_u8; 64];
-        let name = b"imagebuilder-agent update";
-        key[..name.len()].copy_from_slice(name);
-        let mut mac = Hmac::<Sha256>::new(&key.into());
-        mac.update(text.as_bytes());
-        let tag = mac.finalize().into_bytes();
-        let hex: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
-        return Ok(format!("machine-{}", &hex[..17]));
+/// What the machine id is hashed with, so that the result is this program's own: a random id, never to be changed.
+const APPLICATION: [u8; 16] = 0xd78a_8ba8_11f7_4409_b996_aa7c_ce93_5407_u128.to_be_bytes();
+
+fn name_from([machine_id, host_name]: [&Path; 2]) -> Result<String> {
+    let read = |file: &Path| fs::read_to_string(file).unwrap_or_default();
+    // A file of a first boot whose id is not settled yet contains `uninitialized`.
+    if let Some(id) = parse_id(read(machine_id).trim()) {
+        return Ok(format!("machine-{}", derived(&id)));
     }
-    bail!("this instance has no metadata service, no machine id and no host name to identify it")
+    match read(host_name).trim() {
+        "" => bail!(
+            "nothing names this machine: it has neither a machine id nor a host name\nhint: systemd-machine-id-setup"
+        ),
+        host => Ok(format!("machine-{}", derived(host.as_bytes()))),
+    }
+}
+
+/// The 32 hex digits of machine-id(5); zeros are no id.
+fn parse_id(text: &str) -> Option<[u8; 16]> {
+    let digits = text.len() == 32 && text.bytes().all(|c| c.is_ascii_hexdigit());
+    let id = u128::from_str_radix(text, 16).ok().filter(|id| *id != 0)?;
+    digits.then_some(id.to_be_bytes())
+}
+
+/// As `sd_id128_get_machine_app_specific(3)`: HMAC-SHA256 of the application's id, keyed by the machine id; its first
+/// half, marked and written as a version 4 UUID.
+fn derived(key: &[u8]) -> String {
+    let mut padded = [0_u8; 64];
+    for (to, from) in padded.iter_mut().zip(key) {
+        *to = *from;
+    }
+    let mut mac = Hmac::<Sha256>::new(&padded.into());
+    mac.update(&APPLICATION);
+    let tag = mac.finalize().into_bytes();
+    let half = tag
+        .iter()
+        .take(16)
+        .fold(0_u128, |id, byte| id << 8 | u128::from(*byte));
+    let id = half & !(0xf000_u128 << 64) & !(0xc_u128 << 60) | 0x4000_u128 << 64 | 0x8_u128 << 60;
+    let hex = format!("{id:032x}");
+    let groups = [0..8, 8..12, 12..16, 16..20, 20..32].map(|group| &hex[group]);
+    groups.join("-")
 }
 
 mod seconds {
@@ -232,15 +255,35 @@ mod tests {
     fn the_derived_name_does_not_reveal_the_machine_id() {
         let dir = tempfile::tempdir().unwrap();
         let (id, host) = (dir.path().join("machine-id"), dir.path().join("hostname"));
-        assert!(name_from([&id, &host]).is_err());
+        let name = || name_from([&id, &host]);
+        let error = name().unwrap_err().to_string();
+        assert!(
+            error.contains("neither a machine id nor a host name"),
+            "{error}"
+        );
         fs::write(&host, "box\n").unwrap();
-        let by_host = name_from([&id, &host]).unwrap();
-        fs::write(&id, "uninitialized\n").unwrap();
-        assert_eq!(name_from([&id, &host]).unwrap(), by_host);
+        let by_host = name().unwrap();
+        for none in [
+            "uninitialized\n",
+            "",
+            "0123",
+            &"0".repeat(32),
+            &"x".repeat(32),
+        ] {
+            fs::write(&id, none).unwrap();
+            assert_eq!(name().unwrap(), by_host, "{none}");
+        }
         fs::write(&id, "0123456789abcdef0123456789abcdef\n").unwrap();
-        let by_id = name_from([&id, &host]).unwrap();
+        let by_id = name().unwrap();
         assert_ne!(by_id, by_host);
-        assert_eq!(by_id.len(), "machine-".len() + 17);
         assert!(!by_id.contains("0123456789"));
+    }
+
+    /// The expected value is that of `systemd-id128 machine-id --app-specific=d78a8ba811f74409b996aa7cce935407 --uuid`
+    /// (systemd 252) on a machine with this id.
+    #[test]
+    fn the_derived_name_is_the_one_systemd_derives() {
+        let id = parse_id("0123456789abcdef0123456789abcdef").unwrap();
+        assert_eq!(derived(&id), "042887b5-e6b5-412f-a081-6027e2c30de4");
     }
 }

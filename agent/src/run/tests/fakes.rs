@@ -70,6 +70,7 @@ impl Metadata for Fake {
         Ok(Identity {
             instance_id: "i-1".into(),
             image_id: "ami-1".into(),
+            host: None,
         })
     }
     async fn user_data(&self) -> Result<Option<String>> {
