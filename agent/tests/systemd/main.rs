@@ -16,6 +16,7 @@ mod rendered;
 #[path = "../../update/tests/channel/repository.rs"]
 mod repository;
 
+mod checks;
 mod container;
 mod remedy;
 mod repair;
