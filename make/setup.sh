@@ -62,8 +62,8 @@ if [ "${1:-}" = test ]; then
   compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
   need openssl openssl
 fi
-# The binaries for aarch64 are started by emulation.
-[ -z "$prove" ] || need qemu-aarch64-static qemu-user-static
+# The binaries for aarch64 are started by emulation, and a machine for them is booted.
+[ -z "$prove" ] || { need qemu-aarch64-static qemu-user-static; need qemu-system-aarch64 qemu-system-arm; }
 # Building the base image as another user than root.
 [ "$(id -u)" = 0 ] || { need fakeroot fakeroot; need newuidmap uidmap; }
 # Debian keeps ensurepip apart from python3; without it `python3 -m venv` fails.
