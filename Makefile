@@ -10,7 +10,7 @@ export CARGO_INCREMENTAL ?= 0
 endif
 export REHEARSAL_MOTO ?= $(CURDIR)/.cache/venv/bin/moto_server
 
-.PHONY: help setup setup-test setup-prove build build-tests box box-host box-x86_64 box-aarch64 orders-load rehearse check check-wire check-rest test prove bench bench-orders packer-current msrv advisories mutants coverage clean
+.PHONY: help setup setup-test setup-prove build build-tests box box-host box-x86_64 box-aarch64 dist imagebuilder-x86_64 imagebuilder-aarch64 orders-load rehearse check check-wire check-rest test prove bench bench-orders bench-static packer-current msrv advisories mutants coverage clean
 
 help:
 	@echo 'make rehearse [QUICK=1]   the main job, end to end, on the rehearsal cloud'
@@ -19,7 +19,9 @@ help:
 	@echo 'make prove [PROOF=NAME]   what takes too long for that: a current Packer, the whole story, faults on fleets of others'
 	@echo 'make bench                the benchmarks, with what they compare with'
 	@echo 'make bench-orders         the order service beside the Flask stack it follows'
+	@echo 'make bench-static         the order service as a static binary beside one for this glibc: start, memory, processor time'
 	@echo 'make box                  the programs for instances: static, for x86_64 and aarch64, in target/box/ARCHITECTURE'
+	@echo 'make dist [ARCH=x86_64]   static tarballs, Debian packages and SHA256SUMS, for both architectures or one, in target/dist'
 	@echo 'make packer-current       a current Packer and its Amazon plugin, from the Go module proxy'
 
 setup:
@@ -34,6 +36,14 @@ host := $(shell uname -m)
 box-host: box-$(host)
 box-x86_64 box-aarch64: box-%: setup
 	@make/box.sh $* imagebuilder-agent orders
+
+# What is published. The operator's program with the AWS SDK takes a quarter of an hour for each architecture, so `make box` leaves it out.
+packed := $(or $(ARCH),x86_64 aarch64)
+dist: box $(addprefix imagebuilder-,$(packed))
+	@make/tool.sh cargo-deb
+	@make/dist.sh $(packed)
+imagebuilder-x86_64 imagebuilder-aarch64: imagebuilder-%: setup
+	@make/box.sh $* imagebuilder
 
 # Not a program on instances. Optimised like the service, with which it shares the cores of a proof.
 orders-load: setup
@@ -93,7 +103,7 @@ test: check box-host orders-load
 setup-prove:
 	@make/setup.sh prove
 
-prove: setup-prove build-tests box .cache/orders-changed .cache/agent-changed orders-load
+prove: setup-prove build-tests box $(if $(filter-out package,$(PROOF)),,dist) .cache/orders-changed .cache/agent-changed orders-load
 	@make/prove.sh $(PROOF)
 
 # What is measured is optimised, as its users have it.
@@ -104,6 +114,12 @@ bench: setup box-host orders-load
 bench-orders: box-host orders-load
 	@cargo build --quiet --locked --release -p stand-in
 	@bench/orders/run.sh
+
+# The service for glibc, apart from the one that instances get.
+bench-static: box-host orders-load
+	@cargo build --quiet --locked --profile box --target $(host)-unknown-linux-gnu -p orders
+	@python3 bench/static.py --static $(CARGO_TARGET_DIR)/box/orders --load $(CARGO_TARGET_DIR)/box/orders-load \
+	  --dynamic $(CARGO_TARGET_DIR)/$(host)-unknown-linux-gnu/box/orders $(if $(wildcard $(CARGO_TARGET_DIR)/box/imagebuilder),--start $(CARGO_TARGET_DIR)/box/imagebuilder)
 
 packer-current:
 	@make/packer-current.sh

@@ -49,11 +49,10 @@ fn table(
     writeln!(code, "pub(super) const {name}: &[(&str, &str)] = &[")?;
     for file in files {
         let relative = file.strip_prefix(&folder)?.display().to_string();
-        writeln!(
-            code,
-            "    ({relative:?}, include_str!({:?})),",
-            file.display().to_string()
-        )?;
+        // The text, not `include_str!` with the path here: the program must be the same bytes in every folder.
+        let text = std::fs::read_to_string(&file)
+            .map_err(|error| format!("read {}: {error}", file.display()))?;
+        writeln!(code, "    ({relative:?}, {text:?}),")?;
     }
     writeln!(code, "];")?;
     Ok(())

@@ -41,8 +41,11 @@ folders=("$out/$arch")
 mkdir -p "$out/$arch"
 for program in "$@"; do
   # One build each: together, cargo would give the agent the features that orders asks of their common dependencies.
-  "${build[@]}" --quiet --locked --profile box --target "$triple$release" -p "$program"
-  built=${CARGO_TARGET_DIR:-target}/$triple/box/$program
+  # The operator's program does not run on instances, and is not made small at every price.
+  profile=box
+  [ "$program" != imagebuilder ] || profile=dist
+  "${build[@]}" --quiet --locked --profile "$profile" --target "$triple$release" -p "$program"
+  built=${CARGO_TARGET_DIR:-target}/$triple/$profile/$program
   for folder in "${folders[@]}"; do
     # Under another name first: a running program cannot be written.
     cmp -s "$built" "$folder/$program" || { cp "$built" "$folder/$program.part"; mv "$folder/$program.part" "$folder/$program"; }

@@ -12,13 +12,14 @@ declare -A about=(
   [versitygw]="the S3 store on a server that checks signatures"
   [static]="the programs for instances: static, the same bytes in two folders, started on both architectures"
   [arm64]="an emulated arm64 machine: Debian 12 with the image's scripts run on it, its agent judges (make/prove-arm64.sh)"
+  [package]="tarballs and Debian packages of imagebuilder: installed and run in bare roots, the same bytes in two folders (make/prove-package.sh)"
   [distributions]="the agent's units and updater on Debian 11 and 13 (systemd 247 and 257)"
   [recipes]="the recipe flask in a Debian chroot: its scripts, Gunicorn, nginx, every answer (make/prove-recipes.sh)"
   [firmware]="the base image by BIOS and by UEFI"
   [rehearse]="make rehearse, the whole story"
   [fleet]="faults of other people's fleets, on real guests (make/prove-fleet.sh)"
 )
-order=(packer versitygw static arm64 distributions recipes firmware rehearse fleet)
+order=(packer versitygw static package arm64 distributions recipes firmware rehearse fleet)
 
 # Ends a proof for which this machine lacks something; what is missing was printed.
 lacks() { [ "$1" != 3 ] && return "$1"; lacking=1; return 3; }
@@ -66,6 +67,7 @@ distributions() {
   done
 }
 arm64() { make/prove-arm64.sh || lacks $?; }
+package() { make/prove-package.sh || lacks $?; }
 recipes() { make/prove-recipes.sh || lacks $?; }
 firmware() { cargo test --locked --workspace --test boots -- --ignored --nocapture; }
 rehearse() { make/rehearse.sh; }

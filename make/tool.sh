@@ -2,7 +2,7 @@
 # Builds one of cargo's tools into .cache/tools/bin, unless it is there or on PATH. Argument: its crate.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-declare -A versions=([cargo-deny]=0.20.2 [cargo-llvm-cov]=0.9.1 [cargo-mutants]=27.1.0)
+declare -A versions=([cargo-deb]=3.8.0 [cargo-deny]=0.20.2 [cargo-llvm-cov]=0.9.1 [cargo-mutants]=27.1.0)
 crate=$1 version=${versions[$1]}
 command -v "$crate" >/dev/null && exit
 [ ! -x ".cache/tools/bin/$crate" ] || exit 0
