@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use agent_update::subscription::Subscription;
 use anyhow::{Context, Result};
+use contract::checks::CheckTable;
 use hyper::Uri;
 use serde::Deserialize;
 
-use self::checks::CheckFragment;
 use self::identity::IdentityFragment;
 use self::refusal::{number, refused, seconds};
 use self::update::UpdateFragment;
@@ -92,7 +92,7 @@ struct ServiceFragment {
     version_url: Option<String>,
     after: Option<Vec<String>>,
     #[serde(default)]
-    checks: BTreeMap<String, CheckFragment>,
+    checks: BTreeMap<String, CheckTable>,
     #[serde(default)]
     environment: BTreeMap<String, String>,
 }
@@ -347,12 +347,12 @@ name!(
     "services"
 );
 
-// After the macros that they use.
 mod checks;
+// After the macros that they use.
 mod identity;
 mod update;
 
-pub(crate) use checks::{Check, CheckKind, HttpCheck, Purpose};
+pub(crate) use contract::checks::{Check, CheckKind, HttpCheck, Purpose};
 
 /// The agent's validated settings.
 #[derive(Clone, Debug)]
@@ -607,7 +607,7 @@ impl Service {
         }
         for (check, table) in inputs.checks {
             let place = at(&format!("checks.{check}"));
-            checks.push(Check::validate(&place, &check, &unit, table)?);
+            checks.push(checks::validate(&place, &check, &unit, &table)?);
         }
         if checks.is_empty() {
             checks.push(Check::of_unit(&unit));

@@ -10,10 +10,11 @@ mod embedded {
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use contract::checks::CheckTable;
 use serde::Serialize;
 use tera::{Kwargs, Tera, Value};
 
-use crate::config::{Check, Config, Encryption, Hops, Service};
+use crate::config::{Config, Encryption, Hops, Service};
 use crate::mappings;
 use crate::shebang;
 use cloud::ids::{ImageId, RunId, ServiceName};
@@ -158,14 +159,15 @@ struct KeyView {
     value: String,
 }
 
-fn check_view<'a>((name, check): (&'a String, &'a Check)) -> CheckView<'a> {
+fn check_view<'a>((name, check): (&'a String, &'a CheckTable)) -> CheckView<'a> {
+    let keys = toml::Table::try_from(check).unwrap_or_default().into_iter();
+    let view = |(key, value): (String, toml::Value)| KeyView {
+        key,
+        value: value.to_string(),
+    };
     CheckView {
         name,
-        keys: check
-            .rendered()
-            .into_iter()
-            .map(|(key, value)| KeyView { key, value })
-            .collect(),
+        keys: keys.map(view).collect(),
     }
 }
 

@@ -26,7 +26,6 @@ pub(crate) use self::architectures::one_of;
 #[cfg(test)]
 pub(crate) use self::architectures::parse;
 pub(crate) use self::channel::{Channel, Expires, KeySource, Keys, Repository};
-pub(crate) use self::checks::Check;
 pub(crate) use self::closed::{ImagePath, KmsKey, Mode, Owner, SshInterface, UserName};
 pub(crate) use self::contents::{Folder, Group, ImageScript, Packages, Unit, User, file_name};
 use self::layers::Layers;
@@ -37,6 +36,7 @@ pub(crate) use self::source::{By, ParameterName, Source};
 pub(crate) use self::volumes::{ExtraVolume, RootVolume};
 pub(crate) use cloud::Arch;
 use cloud::ids::{AccountId, ImageName, SecurityGroupId, ServiceName, SubnetId, VpcId};
+use contract::checks::CheckTable;
 use roll::settings::{Fleet, Roll, Settings};
 use run::exit::{Exit, Failure};
 use run::pointers::Scope;
@@ -229,7 +229,7 @@ pub(crate) struct Service {
     pub(crate) health_url: Option<String>,
     /// The agent's other checks, by name.
     #[serde(default)]
-    pub(crate) checks: BTreeMap<String, Check>,
+    pub(crate) checks: BTreeMap<String, CheckTable>,
     /// The services that must pass before this one is checked.
     #[serde(default)]
     pub(crate) after: Vec<String>,
@@ -245,7 +245,7 @@ pub(crate) struct Service {
 impl Service {
     /// What the agent would refuse.
     fn findings(&self, name: &ServiceName) -> Vec<String> {
-        let mut findings = checks::findings(name, &self.checks);
+        let mut findings = checks::findings(name, &self.unit_name(name), &self.checks);
         for (key, url) in [
             ("health_url", self.health_url.as_ref()),
             ("version_url", self.version_url.as_ref()),
@@ -573,7 +573,7 @@ impl Config {
         let order = self
             .services
             .iter()
-            .map(|(name, service)| (name.to_string(), service.after.as_slice()));
+            .map(|(name, service)| (name.as_str(), service.after.as_slice()));
         findings.extend(checks::order_findings(&order.collect()));
         let mut dests = BTreeSet::new();
         for payload in &self.image.payload {

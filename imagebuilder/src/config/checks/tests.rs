@@ -15,16 +15,19 @@ fn a_check_that_can_never_pass_is_refused_when_read() {
     for (check, want) in [
         (
             "kind = \"exec\"\ncommand = [\"true\"]",
-            "command begins with `true`, which is not the absolute path",
+            "[services.web.checks.c] command `true` is not the absolute path of a program",
         ),
-        ("kind = \"exec\"\ncommand = []", "command begins with ``"),
+        (
+            "kind = \"exec\"\ncommand = []",
+            "command `` is not the absolute path",
+        ),
         (
             "kind = \"https\"\nurl = \"https:///gtg\"",
-            "url `https:///gtg` is not one",
+            "url `https:///gtg` is not an address",
         ),
         (
             "kind = \"https\"\nurl = \"http://x/\"",
-            "use https://HOST:PORT/PATH",
+            "such as https://127.0.0.1:8080/gtg",
         ),
         (
             "kind = \"tcp\"\naddress = \"3306\"",
@@ -36,7 +39,7 @@ fn a_check_that_can_never_pass_is_refused_when_read() {
         ),
         (
             "kind = \"systemd\"\nunit = \"web\"",
-            "unit `web` is not the name",
+            "unit `web` is not the whole name of a systemd unit: such as web.service",
         ),
         (
             "kind = \"http\"\nurl = \"http://x/\"\nexpect_status = [\"2xx\"]",
@@ -50,11 +53,15 @@ fn a_check_that_can_never_pass_is_refused_when_read() {
             "kind = \"http\"\nurl = \"http://x/\"\nheaders = { \"a b\" = \"c\" }",
             "`a b` is not a header",
         ),
-        ("kind = \"http\"", "url is missing: kind `http` needs it"),
+        ("kind = \"http\"", "url is missing: kind http needs it"),
         ("kind = \"systemd\"\npurpose = []", "purpose is empty"),
         (
             "kind = \"systemd\"\ntimeout_seconds = 0",
-            "timeout_seconds is 0; it must be 1 to 60",
+            "timeout_seconds is 0, which is not between 1 and 60",
+        ),
+        (
+            "timeout_seconds = 1",
+            "[services.web.checks.c] kind is missing: one of http",
         ),
         ("kind = \"systemd\"\nunits = \"x\"", "unknown field `units`"),
         (
@@ -76,8 +83,8 @@ fn all_findings_of_checks_and_order_are_reported_at_once() {
     for want in [
         "[services.app] after names `bd`, which is not a service here; did you mean `db`?",
         "[services] app, web wait for each other",
-        "[services.db.checks.c] url is not a key of kind `tcp`: its own keys are address",
-        "[services.db.checks.c] command is not a key of kind `tcp`",
+        "[services.db.checks.c] url is not a key of kind tcp: its own keys are address",
+        "[services.db.checks.c] command is not a key of kind tcp",
         "[services.db.checks.c] address is missing",
     ] {
         assert!(message.contains(want), "{message}\nmisses {want}");
