@@ -7,7 +7,7 @@ use std::time::Duration;
 use agent_update::status as updater_status;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use contract::layout;
+use contract::{image_tests, layout};
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -20,6 +20,7 @@ use crate::health::Checks;
 use crate::hooks::Group;
 use crate::host::Systemctl;
 use crate::identity::{Imds, Metadata};
+use crate::image_tests::RESULTS;
 use crate::machine::Machine;
 use crate::metrics::Meter;
 use crate::metrics::cloudwatch::Sink;
@@ -30,6 +31,7 @@ use crate::run::{self, Adapters};
 use crate::runtime::block_on;
 use crate::settings::Sources;
 use crate::status::{self, Form, Places};
+use crate::test_runner;
 use crate::update::UpdateArgs;
 
 /// Instance agent: gates boot health, completes lifecycle hooks, updates itself
@@ -92,6 +94,18 @@ enum Command {
         /// The systemctl to run
         #[arg(long, value_name = "FILE", default_value = "systemctl")]
         systemctl: PathBuf,
+    },
+    /// Run the image's own tests once its services pass. Started by systemd, at the gate of a bake only.
+    #[command(hide = true)]
+    RunImageTests {
+        #[command(flatten)]
+        daemon: DaemonArgs,
+        /// The list of the tests
+        #[arg(long, value_name = "FILE", default_value = image_tests::LIST)]
+        list: PathBuf,
+        /// File where this subcommand writes the results
+        #[arg(long, value_name = "FILE", default_value = RESULTS)]
+        results: PathBuf,
     },
     /// Show the status of the daemon and of the updater
     Status {
@@ -215,6 +229,14 @@ impl Cli {
                 )?;
                 Ok(Exit::Done)
             }
+            Command::RunImageTests {
+                daemon,
+                list,
+                results,
+            } => block_on(async {
+                test_runner::run(&list, &daemon.daemon_dir, &results).await?;
+                Ok(Exit::Done)
+            }),
             Command::Status {
                 daemon,
                 updater,

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use agent_update::subscription::{self, Subject};
 use anyhow::{Context, Result};
+use contract::image_tests;
 use tokio::time::Instant;
 
 use crate::files::replace;
@@ -26,6 +27,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Mode of an environment file: it may hold secrets, and systemd reads it as root.
 const MODE: u32 = 0o640;
+
+/// The file that lets `imagebuilder-tests.service` start: [`image_tests::REQUESTED`].
+const IMAGE_TESTS: &str = "image-tests";
 
 /// Mode of the updater's settings, which every user may read.
 const PUBLIC: u32 = 0o644;
@@ -66,6 +70,11 @@ pub(crate) async fn configure(
             path.display(),
             service.environment.len()
         );
+    }
+    let request = run_dir.join(IMAGE_TESTS);
+    if user_data.as_deref().is_some_and(image_tests::is_requested) {
+        tracing::info!("user data requests the tests of this image");
+        replace(&request, "", PUBLIC)?;
     }
     let instance_id = match identity {
         Some(identity) => identity.instance_id,
@@ -253,6 +262,25 @@ mod tests {
                 "{answer:?}"
             );
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_request_lets_the_tests_of_the_image_start() {
+        let requested = "#cloud-config\n#imagebuilder-agent: run the tests of this image\n";
+        for (answer, want) in [
+            (None, false),
+            (Some("#cloud-config\n"), false),
+            (Some(requested), true),
+        ] {
+            let (dir, done) = configured(answer).await;
+            done.unwrap();
+            assert_eq!(
+                dir.path().join("run").join(IMAGE_TESTS).exists(),
+                want,
+                "{answer:?}"
+            );
+        }
+        assert!(image_tests::REQUESTED.ends_with(&format!("/{IMAGE_TESTS}")));
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,9 +15,10 @@ use support::text;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::image_tests;
 use crate::settings::{Check, HttpCheck, Purpose, Service};
 
-mod exec;
+pub(crate) mod exec;
 mod http;
 mod kinds;
 
@@ -31,6 +32,8 @@ pub(crate) struct Checked {
     pub(crate) round: Round,
     /// The services whose liveness checks failed: a restart may help.
     pub(crate) dead: BTreeSet<String>,
+    /// Whether one failed for good: no later round can pass.
+    pub(crate) hopeless: bool,
 }
 
 /// As of services whose checks have both purposes, such as `health_url`.
@@ -39,7 +42,11 @@ impl From<Round> for Checked {
     fn from(round: Round) -> Self {
         let failing = round.iter().filter(|(_, service)| !service.healthy);
         let dead = failing.map(|(name, _)| name.clone()).collect();
-        Self { round, dead }
+        Self {
+            round,
+            dead,
+            hopeless: false,
+        }
     }
 }
 
@@ -78,6 +85,7 @@ pub(crate) struct Checks {
 struct Outcome {
     report: registry::Service,
     dead: bool,
+    hopeless: bool,
 }
 
 impl Outcome {
@@ -85,6 +93,7 @@ impl Outcome {
         Self {
             report: failed(detail),
             dead: false,
+            hopeless: false,
         }
     }
 }
@@ -122,10 +131,11 @@ impl HealthCheck for Checks {
             .iter()
             .map(|service| (service.name.to_string(), failed("the check was cancelled")))
             .collect();
-        let mut dead = BTreeSet::new();
+        let (mut dead, mut hopeless) = (BTreeSet::new(), false);
         while let Some(answer) = asked.join_next().await {
             match answer {
                 Ok((name, outcome)) => {
+                    hopeless |= outcome.hopeless;
                     if outcome.dead {
                         dead.insert(name.clone());
                     }
@@ -134,7 +144,11 @@ impl HealthCheck for Checks {
                 Err(error) => tracing::warn!("a check was cancelled: {error}"),
             }
         }
-        Checked { round, dead }
+        Checked {
+            round,
+            dead,
+            hopeless,
+        }
     }
 
     fn started(&self, service: &str) {
@@ -185,19 +199,20 @@ async fn check_service(
     let has_started = lock(started).contains(name);
     if !has_started {
         let startup = of(service, &[Purpose::Startup]);
-        let failures = failures(make(startup, limit).await, None);
+        let failures = failures(&make(startup, limit).await, None);
         if !failures.is_empty() {
             return Outcome::unfit(&format!("{}: starting: {failures}", service.unit));
         }
         lock(started).insert(name.to_owned());
     }
     let made = make(of(service, &[Purpose::Readiness, Purpose::Liveness]), limit).await;
-    let ready = failures(made.clone(), Some(Purpose::Readiness));
-    let alive = failures(made, Some(Purpose::Liveness));
+    let ready = failures(&made, Some(Purpose::Readiness));
+    let alive = failures(&made, Some(Purpose::Liveness));
     if !ready.is_empty() {
         return Outcome {
             report: failed(&format!("{}: {ready}", service.unit)),
             dead: !alive.is_empty(),
+            hopeless: made.iter().any(|made| made.failed_for_good()),
         };
     }
     if !alive.is_empty() {
@@ -217,6 +232,7 @@ async fn check_service(
             detail: String::new(),
         },
         dead: !alive.is_empty(),
+        hopeless: false,
     }
 }
 
@@ -226,15 +242,31 @@ fn of(service: &Service, purposes: &[Purpose]) -> Vec<Check> {
     service.checks.iter().filter(wanted).cloned().collect()
 }
 
+/// A check that was made, and why it failed.
+struct Made {
+    check: Check,
+    failure: Option<anyhow::Error>,
+}
+
+impl Made {
+    fn failed_for_good(&self) -> bool {
+        let failure = self.failure.as_ref();
+        failure.is_some_and(|failure| failure.is::<image_tests::Failed>())
+    }
+}
+
 /// Makes checks, all at the same time; each with why it failed, in their order.
-async fn make(checks: Vec<Check>, limit: Duration) -> Vec<(Check, Option<String>)> {
-    let mut made: Vec<(Check, Option<String>)> = checks
+async fn make(checks: Vec<Check>, limit: Duration) -> Vec<Made> {
+    let mut made: Vec<Made> = checks
         .into_iter()
-        .map(|check| (check, Some("the check was cancelled".to_owned())))
+        .map(|check| Made {
+            check,
+            failure: Some(anyhow!("the check was cancelled")),
+        })
         .collect();
     let mut running = JoinSet::new();
-    for (at, (check, _)) in made.iter().enumerate() {
-        let check = check.clone();
+    for (at, one) in made.iter().enumerate() {
+        let check = one.check.clone();
         running.spawn(async move {
             let limit = check.timeout.unwrap_or(limit);
             (at, within(limit, kinds::make(&check.kind)).await)
@@ -243,8 +275,8 @@ async fn make(checks: Vec<Check>, limit: Duration) -> Vec<(Check, Option<String>
     while let Some(done) = running.join_next().await {
         match done {
             Ok((at, result)) => {
-                if let Some((_, failure)) = made.get_mut(at) {
-                    *failure = result.err().map(|error| format!("{error:#}"));
+                if let Some(made) = made.get_mut(at) {
+                    made.failure = result.err();
                 }
             }
             Err(error) => tracing::warn!("a check was cancelled: {error}"),
@@ -254,12 +286,15 @@ async fn make(checks: Vec<Check>, limit: Duration) -> Vec<(Check, Option<String>
 }
 
 /// What failed among the checks with this purpose, in one line; empty when all passed.
-fn failures(made: Vec<(Check, Option<String>)>, purpose: Option<Purpose>) -> String {
+fn failures(made: &[Made], purpose: Option<Purpose>) -> String {
     let counts = |check: &Check| purpose.is_none_or(|purpose| check.purposes.contains(&purpose));
-    let failed = made.into_iter().filter(|(check, _)| counts(check));
-    let lines = failed.filter_map(|(check, failure)| match check.name.as_str() {
-        "" => failure,
-        name => Some(format!("check {name}: {}", failure?)),
+    let failed = made.iter().filter(|made| counts(&made.check));
+    let lines = failed.filter_map(|made| {
+        let failure = made.failure.as_ref()?;
+        Some(match made.check.name.as_str() {
+            "" => format!("{failure:#}"),
+            name => format!("check {name}: {failure:#}"),
+        })
     });
     lines.collect::<Vec<_>>().join("; ")
 }

@@ -183,7 +183,11 @@ impl Lifecycle {
         if self.is_on_way_out() {
             return;
         }
-        let Checked { round, dead } = checked;
+        let Checked {
+            round,
+            dead,
+            hopeless,
+        } = checked;
         self.liveness_seen(dead, now);
         let changed = self.round != round;
         let version = |round: &Round, name: &String| round.get(name).map(|s| s.version.clone());
@@ -205,6 +209,7 @@ impl Lifecycle {
         let rate = self.window.take_in(passed, &self.terms.serving);
         let sick = self.failures >= self.terms.serving.failures || rate.is_some();
         match self.state {
+            State::Judging { .. } if hopeless => self.gate_failed(self.problems(), now),
             State::Judging { .. } => self.check_gate(now),
             State::Admitting if sick => self.refused_after_gate(self.unfit_reason(rate), now),
             State::Serving if sick => self.became_unfit(self.unfit_reason(rate), now),

@@ -20,6 +20,7 @@ mod health;
 mod hooks;
 mod host;
 mod identity;
+mod image_tests;
 mod journald;
 mod lifecycle;
 mod machine;
@@ -34,6 +35,7 @@ mod runtime;
 mod settings;
 mod status;
 mod status_file;
+mod test_runner;
 mod update;
 mod update_permission;
 

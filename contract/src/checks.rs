@@ -190,6 +190,13 @@ pub enum CheckKind {
     Exec(Vec<String>),
     /// The unit must be active.
     Systemd(String),
+    /// A test of the image has passed; no settings have it, see [`image_tests`](crate::image_tests).
+    Test {
+        /// The file of the results.
+        results: PathBuf,
+        /// The test.
+        name: String,
+    },
 }
 
 /// A GET and what its answer must be.

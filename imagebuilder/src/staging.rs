@@ -4,6 +4,7 @@
 //! the configuration names; uses neither the cloud nor Packer.
 
 mod contents;
+mod image_tests;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -183,6 +184,7 @@ impl Staging {
             }
         }
         staging.contents(config, root)?;
+        staging.image_tests(config, root)?;
         for unit in template::AGENT_UNITS {
             let text = staging.templates.unit(config, unit, None)?;
             staging.unit(unit, text)?;

@@ -11,20 +11,20 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
 /// The programs' search path: nothing of the agent's environment reaches them.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How much of each output is kept. The rest is read and dropped, so that the program is not held up.
 const KEPT: usize = 4096;
 
 /// How long outputs are read after the program's end: a process that left the group may hold them open.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The program's process group. Killed when dropped: at the limit, when the check is cancelled, and after the program's
 /// end, so that what it started does not stay.
-struct ProcessGroup(Option<Pid>);
+pub(crate) struct ProcessGroup(Option<Pid>);
 
 impl ProcessGroup {
-    fn of(child: &Child) -> Self {
+    pub(crate) fn of(child: &Child) -> Self {
         let id = child.id().and_then(|id| i32::try_from(id).ok());
         Self(id.and_then(Pid::from_raw))
     }
@@ -51,15 +51,20 @@ pub(crate) struct Ended {
 impl Ended {
     /// The exit status and the output, for messages.
     pub(crate) fn describe(&self) -> String {
-        let status = match (self.status.code(), self.status.signal()) {
-            (Some(code), _) => format!("exited with {code}"),
-            (None, Some(signal)) => format!("was killed by signal {signal}"),
-            (None, None) => "ended".to_owned(),
-        };
+        let status = describe(self.status);
         match self.output.as_str() {
             "" => status,
             output => format!("{status}: {output}"),
         }
+    }
+}
+
+/// How a program ended, for messages.
+pub(crate) fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended".to_owned(),
     }
 }
 

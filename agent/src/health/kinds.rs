@@ -10,6 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::process::Command;
 
 use super::{exec, http};
+use crate::image_tests;
 use crate::settings::CheckKind;
 
 /// How long a connection must stay open: a proxy or a socket unit accepts for a service that is not there, and closes.
@@ -22,6 +23,7 @@ pub(super) async fn make(kind: &CheckKind) -> Result<()> {
         CheckKind::Tcp(address) => tcp(address).await,
         CheckKind::Unix(socket) => unix(socket).await,
         CheckKind::Exec(command) => exec::check(command).await,
+        CheckKind::Test { results, name } => image_tests::check(results, name),
         CheckKind::Systemd(unit) => systemd(Path::new("systemctl"), unit).await,
     }
 }

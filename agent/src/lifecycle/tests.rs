@@ -1,5 +1,6 @@
 //! The lifecycle with a simulated group, on simulated time; results are transcripts.
 
+mod image_tests;
 mod life;
 mod notices;
 mod out_of_service;

@@ -2,9 +2,11 @@
 //! for an answer.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use contract::image_tests::LIST;
 use contract::names::registry_parameter;
 use contract::registry::Verdict;
 use jiff::Timestamp;
@@ -15,6 +17,7 @@ use crate::balancer::{Balancer, TargetHealth};
 use crate::fleet::{Member, Peers};
 use crate::health::{self, Round};
 use crate::hooks::{Answer, Group};
+use crate::image_tests::{self, RESULTS};
 use crate::lifecycle::{Action, Event, Judgement, NoAnswer};
 use crate::output;
 use crate::registry::{Registry, record};
@@ -82,7 +85,12 @@ impl Daemon {
             let answer: Result<_> = answer.await;
             match answer {
                 Ok((identity, user_data)) => {
-                    Done::Identified(identity, Box::new(sources.load(user_data.as_deref())))
+                    let user_data = user_data.as_deref();
+                    let (list, results) = (Path::new(LIST), Path::new(RESULTS));
+                    let settings = sources.load(user_data).and_then(|settings| {
+                        image_tests::requested(settings, user_data, list, results)
+                    });
+                    Done::Identified(identity, Box::new(settings))
                 }
                 Err(error) => {
                     tracing::warn!("{error:#}");

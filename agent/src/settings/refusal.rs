@@ -11,6 +11,13 @@ use anyhow::Result;
 #[derive(Debug)]
 pub(crate) struct Refused(String);
 
+impl Refused {
+    /// With this reason, which ends with its hint.
+    pub(crate) fn because(reason: String) -> Self {
+        Self(reason)
+    }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Every unit of the agent, and a service.
-pub(crate) const UNITS: [&str; 11] = [
+pub(crate) const UNITS: [&str; 12] = [
     "imagebuilder-agent-configure.service",
     "imagebuilder-agent.service",
     "imagebuilder-agent-trial.service",
@@ -14,6 +14,7 @@ pub(crate) const UNITS: [&str; 11] = [
     "imagebuilder-agent-factory.service",
     "imagebuilder-agent-restart.service",
     "imagebuilder-agent-restart.path",
+    "imagebuilder-tests.service",
     "orders.service",
     "orders.socket",
 ];

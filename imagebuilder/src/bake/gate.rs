@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 
+use contract::image_tests;
 use contract::registry::{Record, Verdict};
 use tokio::time::Instant;
 
 use super::instance_health::{self, Observation};
-use crate::config::{Config, Hops};
+use crate::config::{Config, Hops, Test};
 use cloud::ids::ImageId;
 use cloud::{Cloud, Instance, InstanceState, Launch};
 use run::cancel::Cancel;
@@ -103,7 +104,13 @@ pub(crate) async fn judge(
                     serde_json::from_str(&parameter.value).map_err(|error| error.to_string())
                 }),
         };
-        match decide(&view, candidate) {
+        let next = decide(&view, candidate, &config.image.test);
+        if !matches!(next, Next::Wait(_)) {
+            for result in results(&view, &config.image.test) {
+                step.info(result);
+            }
+        }
+        match next {
             Next::Fit(services) => {
                 step.info(format!("{id} is fit{services}"));
                 // It is terminated while the image is published. The sweep waits for that, and repeats the call if this one was lost.
@@ -150,7 +157,7 @@ pub(super) fn launch(
     }
 }
 
-fn decide(view: &View, candidate: &ImageId) -> Next {
+fn decide(view: &View, candidate: &ImageId, tests: &[Test]) -> Next {
     match &view.record {
         Some(Err(error)) => {
             return Next::Refuse(format!("its registry record cannot be read: {error}"));
@@ -165,7 +172,16 @@ fn decide(view: &View, candidate: &ImageId) -> Next {
             return Next::Refuse(format!("its registry record is for {}", record.image_id));
         }
         Some(Ok(record)) => match record.verdict {
-            Verdict::Fit => return Next::Fit(services(record)),
+            Verdict::Fit => {
+                return match not_passed(record, tests) {
+                    None => Next::Fit(services(record)),
+                    Some(name) => Next::Refuse(format!(
+                        "the agent reports fit, and not that test {name} passed: version {} does not run [[image.test]]; name a \
+                         current agent in [image.agent]",
+                        record.agent
+                    )),
+                };
+            }
             Verdict::Unfit => {
                 return Next::Refuse(format!("the agent reports unfit: {}", reason(record)));
             }
@@ -232,10 +248,37 @@ fn reason(record: &Record) -> String {
     unhealthy.join("; ")
 }
 
+/// A test that did not pass, for all that the record says. An agent of before there were tests runs none, and reports `fit`.
+fn not_passed<'a>(record: &Record, tests: &'a [Test]) -> Option<&'a str> {
+    let passed = |name: &str| {
+        let service = record.services.get(&image_tests::service(name));
+        service.is_some_and(|service| service.healthy)
+    };
+    let mut names = tests.iter().map(|test| test.name.as_str());
+    names.find(|name| !passed(name))
+}
+
+/// Each test's result, as far as the agent has reported it.
+fn results(view: &View, tests: &[Test]) -> Vec<String> {
+    let Some(Ok(record)) = &view.record else {
+        return Vec::new();
+    };
+    let result = |test: &Test| {
+        let service = record.services.get(&image_tests::service(&test.name))?;
+        Some(match service.healthy {
+            true => format!("test {}: passed", test.name),
+            // It begins with the same words.
+            false => service.detail.clone(),
+        })
+    };
+    tests.iter().filter_map(result).collect()
+}
+
 fn services(record: &Record) -> String {
     let versions: Vec<String> = record
         .services
         .iter()
+        .filter(|(name, _)| !image_tests::is_test(name))
         .map(|(name, service)| format!("{name} {}", service.version).trim().to_owned())
         .collect();
     colon(&versions.join(", "))
@@ -299,7 +342,11 @@ mod tests {
                 hopeless: Some("it panicked".to_owned()),
                 record,
             };
-            assert_eq!(format!("{:?}", decide(&view, &candidate)), want, "{view:?}");
+            assert_eq!(
+                format!("{:?}", decide(&view, &candidate, &[])),
+                want,
+                "{view:?}"
+            );
         }
     }
 
@@ -354,7 +401,53 @@ mod tests {
                 hopeless: None,
                 record,
             };
-            assert_eq!(format!("{:?}", decide(&view, &candidate)), want, "{view:?}");
+            assert_eq!(format!("{:?}", decide(&view, &candidate, &[])), want, "{view:?}");
+        }
+    }
+
+    #[test]
+    fn fit_counts_only_with_every_test_passed() {
+        let candidate = ImageId::parse("ami-1").unwrap();
+        let text = "[image]\nname = \"shop\"\n[image.source]\nid = \"ami-1\"\n[image.agent]\nbinary = \"agent\"\n\
+            [[image.test]]\nname = \"smoke\"\nscript = \"a\"\n[[image.test]]\nname = \"port\"\nscript = \"b\"\n";
+        let tests = Config::parse(text, "test.toml").unwrap().image.test;
+        let services = |smoke: &str, port: &str| {
+            format!(r#","services":{{"db":{{"version":"8","healthy":true}}{smoke}{port}}}"#)
+        };
+        let passed = |name: &str| format!(r#","test.{name}":{{"healthy":true}}"#);
+        let failed = r#","test.smoke":{"healthy":false,"detail":"test smoke: failed: exited with 3: no page"}"#;
+        let reason = r#","reason":"test smoke: failed: exited with 3: no page""#;
+        for (record, want, results_wanted) in [
+            (
+                record("fit", &services(&passed("smoke"), &passed("port"))),
+                "Fit(\": db 8\")",
+                &["test smoke: passed", "test port: passed"][..],
+            ),
+            (
+                record("fit", &services(&passed("smoke"), "")),
+                "Refuse(\"the agent reports fit, and not that test port passed: version 1 does not run",
+                &["test smoke: passed"],
+            ),
+            (
+                record(
+                    "unfit",
+                    &format!("{reason}{}", services(failed, &passed("port"))),
+                ),
+                "Refuse(\"the agent reports unfit: test smoke: failed: exited with 3: no page\")",
+                &[
+                    "test smoke: failed: exited with 3: no page",
+                    "test port: passed",
+                ],
+            ),
+        ] {
+            let view = View {
+                instance: instance(InstanceState::Running),
+                hopeless: None,
+                record,
+            };
+            let next = format!("{:?}", decide(&view, &candidate, &tests));
+            assert!(next.starts_with(want), "{next}");
+            assert_eq!(results(&view, &tests), results_wanted);
         }
     }
 }

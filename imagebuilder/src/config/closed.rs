@@ -172,3 +172,10 @@ impl TryFrom<String> for Mode {
         }
     }
 }
+
+/// A name as every distribution's `useradd` takes it.
+pub(super) fn account_name(text: &str) -> bool {
+    let first = |c: char| c.is_ascii_lowercase() || c == '_';
+    let rest = |c: char| first(c) || c.is_ascii_digit() || c == '-';
+    text.starts_with(first) && text.len() <= 32 && text.chars().all(rest)
+}

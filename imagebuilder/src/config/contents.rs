@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::closed::{ImagePath, Mode};
+use super::closed::{ImagePath, Mode, account_name};
 use super::{Config, unit_kind, unit_name};
 
 /// Longest time limit of a script, in seconds.
@@ -191,11 +191,6 @@ pub(super) fn findings(config: &Config) -> Vec<String> {
     for script in &image.script {
         findings.extend(self::script(script));
     }
-    if !image.test.is_empty() {
-        findings.push(
-            "[[image.test]] is not supported yet: name the script in `smoke_test` of [roll]".into(),
-        );
-    }
     for (name, service) in &config.services {
         if service.installed && service.binary.is_some() {
             findings.push(format!(
@@ -241,13 +236,6 @@ fn packages(manager: &str, list: &[String], findings: &mut Vec<String>) {
             ));
         }
     }
-}
-
-/// A name as every distribution's `useradd` takes it.
-fn account_name(text: &str) -> bool {
-    let first = |c: char| c.is_ascii_lowercase() || c == '_';
-    let rest = |c: char| first(c) || c.is_ascii_digit() || c == '-';
-    text.starts_with(first) && text.len() <= 32 && text.chars().all(rest)
 }
 
 /// A file's name without surprises for systemd or a shell.

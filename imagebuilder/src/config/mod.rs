@@ -7,6 +7,7 @@ mod channel;
 mod checks;
 mod closed;
 mod contents;
+mod image_tests;
 pub(crate) mod layers;
 mod metadata;
 mod near;
@@ -28,6 +29,7 @@ pub(crate) use self::architectures::parse;
 pub(crate) use self::channel::{Channel, Expires, KeySource, Keys, Repository};
 pub(crate) use self::closed::{ImagePath, KmsKey, Mode, Owner, SshInterface, UserName};
 pub(crate) use self::contents::{Folder, Group, ImageScript, Packages, Unit, User, file_name};
+pub(crate) use self::image_tests::Test;
 use self::layers::Layers;
 pub(crate) use self::metadata::{BootMode, Hops, Imds};
 #[cfg(test)]
@@ -128,9 +130,9 @@ pub(crate) struct Image {
     /// Scripts that the builder runs when everything else is in place, in their order.
     #[serde(default)]
     pub(crate) script: Vec<ImageScript>,
-    /// Scripts for the gate: refused.
+    /// Tests that the gate has run on the candidate.
     #[serde(default)]
-    test: Vec<toml::Value>,
+    pub(crate) test: Vec<Test>,
     /// Passed to the templates as `variables.<name>`.
     #[serde(default)]
     pub(crate) variables: BTreeMap<String, toml::Value>,
@@ -585,6 +587,11 @@ impl Config {
             }
         }
         findings.extend(contents::findings(self));
+        findings.extend(image_tests::findings(
+            &self.image.test,
+            self.bake.gate.timeout_seconds,
+            self.services.keys(),
+        ));
         findings.extend(self.bake.findings());
         findings
     }

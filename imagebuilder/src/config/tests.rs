@@ -326,10 +326,6 @@ fn contents_that_no_image_can_have_are_refused() {
             "`A B` is not the name of",
         ),
         (
-            "[[image.test]]\nsource = \"a.sh\"",
-            "[[image.test]] is not supported yet",
-        ),
-        (
             "[services.nginx]\nbinary = \"x\"\ninstalled = true\nhealth_url = \"http://x/\"",
             "[services.nginx] has `installed = true`",
         ),

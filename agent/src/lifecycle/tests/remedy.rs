@@ -178,9 +178,14 @@ fn restarts_after(life: &mut Life, healthy: bool, dead: bool) -> bool {
     let round = Round::from([(name.clone(), service(healthy, "x"))]);
     let dead = if dead { [name].into() } else { BTreeSet::new() };
     let now = life.now;
-    let actions = life
-        .lifecycle
-        .step(Event::Checked(Checked { round, dead }), now);
+    let actions = life.lifecycle.step(
+        Event::Checked(Checked {
+            round,
+            dead,
+            hopeless: false,
+        }),
+        now,
+    );
     actions
         .iter()
         .any(|action| matches!(action, Action::Restart(_)))

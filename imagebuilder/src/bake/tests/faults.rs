@@ -278,6 +278,23 @@ async fn a_gate_refusal_is_exit_4_with_the_agents_reason() {
     assert_eq!(scene.aws.state().inventory(), Vec::<String>::new());
 }
 
+/// An agent of before there were tests reports `fit` whatever user data requests.
+#[tokio::test(start_paused = true)]
+async fn a_gate_whose_agent_ran_no_tests_is_refused() {
+    let mut scene = Scene::new(Verdict::Fit);
+    std::fs::write(scene.folder.path().join("smoke.sh"), "#!/bin/sh\n").unwrap();
+    let test = "[[image.test]]\nname = \"smoke\"\nscript = \"smoke.sh\"\n";
+    scene.config = Config::parse(&format!("{CONFIG}{test}"), "test.toml").unwrap();
+    let error = scene.bake(Reuse::Allowed).await.unwrap_err();
+    assert_eq!(Exit::of(&error), Exit::BakeFailed);
+    let message = format!("{error:#}");
+    assert!(
+        message.contains("reports fit, and not that test smoke passed"),
+        "{message}"
+    );
+    assert_eq!(scene.aws.state().inventory(), Vec::<String>::new());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silent_agent_is_refused_when_time_is_up() {
     let scene = Scene::new(Verdict::Judging);
