@@ -4,6 +4,7 @@
 //! the configuration names; uses neither the cloud nor Packer.
 
 mod contents;
+mod doubts;
 mod image_tests;
 
 use std::collections::BTreeMap;

@@ -181,6 +181,10 @@ impl Bake<'_> {
             ));
         }
 
+        for doubt in staging.doubts(self.config)? {
+            self.output.warn(format!("{}: {}", doubt.what, doubt.fix));
+        }
+
         let channel = self.channel(&mut staging)?;
 
         if self.reuse == Reuse::Allowed

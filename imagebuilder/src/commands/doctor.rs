@@ -190,6 +190,11 @@ impl Doctor {
                     staging.files.len()
                 )
             })?;
+            if let Some(staging) = &staging {
+                for doubt in staging.doubts(config)? {
+                    report.add("checks", Finding::Odd(doubt.what, doubt.fix))?;
+                }
+            }
             if config.channel.is_some() {
                 let finding = channel_check(context, config).await;
                 report.add("channel", finding)?;

@@ -65,6 +65,16 @@ fn every_recipe_renders_for_both_packers() {
     }
 }
 
+/// A user who begins with a recipe should not begin with a warning.
+#[test]
+fn no_check_of_a_recipe_is_doubted() {
+    for recipe in all() {
+        let (root, config) = copied(recipe);
+        let staging = Staging::gather(&config, root.path(), None).unwrap();
+        assert_eq!(staging.doubts(&config).unwrap(), [], "{}", recipe.name);
+    }
+}
+
 #[test]
 fn unknown_recipes_are_refused_with_the_nearest() {
     for (name, hint) in [

@@ -76,6 +76,11 @@ impl Contents {
         })
     }
 
+    /// The texts of the scripts.
+    pub(super) fn script_texts(&self) -> impl Iterator<Item = &str> {
+        self.scripts.iter().map(|script| script.text.as_str())
+    }
+
     /// All lists by file name, also the empty ones: the provisioning scripts read each.
     fn all_lists(&self) -> BTreeMap<&'static str, String> {
         let mut lists = self.lists.clone();
