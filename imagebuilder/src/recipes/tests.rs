@@ -127,3 +127,20 @@ fn a_lock_without_hashes_is_refused_before_the_bake() {
     let message = refusal(&Staging::gather(&config, root.path(), None).unwrap_err());
     assert!(message.contains("`flask==3.1.3` has no hash"), "{message}");
 }
+
+#[test]
+fn gunicorn_may_call_chown_for_its_socket() {
+    let mut files = find("flask").unwrap().files();
+    let (_, unit) = files
+        .find(|(path, _)| *path == "files/app.service")
+        .unwrap();
+    let filters: Vec<&str> = unit
+        .lines()
+        .filter_map(|line| line.strip_prefix("SystemCallFilter="))
+        .collect();
+    // `@privileged` has chown; what stands behind it counts.
+    assert_eq!(
+        filters,
+        ["@system-service", "~@privileged @resources", "@chown"]
+    );
+}
