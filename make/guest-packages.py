@@ -99,12 +99,13 @@ lines = [
     "# How this guest's host reaches its package mirror and index (make/guest-packages.py).",
     "set -eu",
     "mkdir -p /run/host-packages",
-    # Unmounted and, where it was empty, removed before the disk becomes an image.
+    # Unmounted and, where it was empty, removed before the disk becomes an image. Without semicolons: systemd 252 escapes them in
+    # the unit that it writes, and reads them otherwise after a reload.
     "over() {",
     '    [ -e "$2" ] || : >"$2"',
     '    mount --bind "/run/host-packages/$1" "$2"',
     '    systemd-run --quiet --no-block --remain-after-exit --unit="host-packages-$1" \\',
-    """        --property=ExecStop="/bin/sh -c 'umount $2; [ -s $2 ] || rm $2'" true""",
+    """        --property=ExecStop="/bin/sh -c 'umount $2 && [ ! -s $2 ] && rm $2'" true""",
     "}",
 ]
 
