@@ -27,7 +27,7 @@ def expect(method, path, *wanted, body=None):
     answer = ask(method, path, body)
     if answer[: len(wanted)] != wanted:
         sys.exit(f"candidates: {method} {path}: {answer}, expected {wanted}")
-    print(f"candidates: {method} {path}: {answer[0]}", file=sys.stderr)
+    print(f"candidates: {method} {path[:40]}: {answer[0]}", file=sys.stderr)
     return answer
 
 

@@ -77,27 +77,37 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# --- a cloud with the shop's fleet -------------------------------------------------------------------------
-# The base image, a cloud of its own, and a fleet of two plain instances behind a listener. Sets `listener`; ends in the shop's folder.
-found_cloud() {
+# --- a cloud -------------------------------------------------------------------------------------------------
+# The base image; sets `base`.
+found_base() {
   part "the base image, from Debian's packages (made once, then cached)"
   # Mirrors fail now and then.
   for pause in 10 60 0; do
-    base=$(rehearsal base-image --cache "$root/.cache/base-image" 9>&-) && break
+    base=$(rehearsal base-image --cache "$root/.cache/base-image" 9>&-) && return
     [ $pause != 0 ] || die "there is no base image"
     echo "once more in $pause s" >&2
     sleep $pause
   done
-
-  part "the cloud: endpoint, fleet of two plain instances, listener"
+}
+# A new cloud in place of the one before it. Sets `source_ami`.
+found_empty_cloud() {
   [ ! -d "$cloud" ] || rehearsal down "$cloud" >/dev/null 2>&1 9>&- || true
-  rm -rf "$cloud" "$shop" "$place/orders.ledger" "$place/load.log" "$place/load.hgrm"
+  rm -rf "$cloud"
+  rehearsal up "$cloud" --base-image "$base" --port 0 --detach 9>&- >&2
+  source_ami=$(in_cloud aws ec2 describe-images --owners 136693071363 --output text --query 'Images[0].ImageId')
+}
+
+# --- a cloud with the shop's fleet -------------------------------------------------------------------------
+# The base image, a cloud of its own, and a fleet of two plain instances behind a listener. Sets `listener`; ends in the shop's folder.
+found_cloud() {
+  found_base
+  part "the cloud: endpoint, fleet of two plain instances, listener"
+  found_empty_cloud
+  rm -rf "$shop" "$place/orders.ledger" "$place/load.log" "$place/load.hgrm"
   mkdir -p "$shop"
   cp -r "$root/examples/shop/." "$shop"
   mkdir -p "$shop/payload"
   cp "$box/imagebuilder-agent" "$shop/payload/"
-  rehearsal up "$cloud" --base-image "$base" --port 0 --detach 9>&- >&2
-  source_ami=$(in_cloud aws ec2 describe-images --owners 136693071363 --output text --query 'Images[0].ImageId')
   listener=http://$(in_cloud "$shop/fleet.sh" "$source_ami"):8080
   echo "the shop is at $listener" >&2
   # This cloud's port is not the usual one.

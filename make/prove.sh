@@ -14,7 +14,7 @@ declare -A about=(
   [arm64]="an emulated arm64 machine: Debian 12 with the image's scripts run on it, its agent judges (make/prove-arm64.sh)"
   [package]="tarballs and Debian packages of imagebuilder: installed and run in bare roots, the same bytes in two folders (make/prove-package.sh)"
   [distributions]="the agent's units and updater on Debian 11 and 13 (systemd 247 and 257)"
-  [recipes]="the recipe flask in a Debian chroot: its scripts, Gunicorn, nginx, every answer (make/prove-recipes.sh)"
+  [recipes]="the recipe flask in a Debian chroot (make/prove-recipes.sh); debian and flask baked and rolled on real guests (make/prove-bakes.sh)"
   [firmware]="the base image by BIOS and by UEFI"
   [rehearse]="make rehearse, the whole story"
   [fleet]="faults of other people's fleets, on real guests (make/prove-fleet.sh)"
@@ -68,7 +68,10 @@ distributions() {
 }
 arm64() { make/prove-arm64.sh || lacks $?; }
 package() { make/prove-package.sh || lacks $?; }
-recipes() { make/prove-recipes.sh || lacks $?; }
+recipes() {
+  make/prove-recipes.sh || lacks $? || return
+  make/prove-bakes.sh
+}
 firmware() { cargo test --locked --workspace --test boots -- --ignored --nocapture; }
 rehearse() { make/rehearse.sh; }
 fleet() { make/prove-fleet.sh; }
