@@ -5,6 +5,7 @@
 pub(crate) mod call;
 mod monitoring;
 mod parameters;
+mod proxies;
 mod signature;
 
 use std::time::Duration;
@@ -24,15 +25,12 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_autoscaling::config::http::HttpResponse;
-use aws_sdk_autoscaling::config::{RuntimeComponents, SharedHttpClient};
 use aws_sdk_autoscaling::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_autoscaling::types::InstanceRefreshStatus;
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::Provider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::{Builder, ConnectorBuilder};
 use tokio::sync::OnceCell;
 
+pub(crate) use self::proxies::Proxies;
+use crate::connections::connections;
 use crate::fleet::{Fleet, Member};
 use crate::hooks::{Answer, Group, Hook, Hooks, Membership, Phase, Receipt};
 use crate::metrics::{Fault, Meter};
@@ -51,6 +49,7 @@ const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(crate) struct Aws {
     imds: imds::Client,
+    proxies: Proxies,
     meter: Meter,
     clients: OnceCell<Clients>,
 }
@@ -63,9 +62,10 @@ struct Clients {
 
 impl Aws {
     /// Takes region and credentials from the environment, else from the metadata service.
-    pub(crate) fn new(imds: imds::Client, meter: Meter) -> Self {
+    pub(crate) fn new(imds: imds::Client, proxies: Proxies, meter: Meter) -> Self {
         Self {
             imds,
+            proxies,
             meter,
             clients: OnceCell::new(),
         }
@@ -74,7 +74,7 @@ impl Aws {
     async fn clients(&self) -> Result<&Clients> {
         self.clients
             .get_or_try_init(|| async {
-                let config = self.load().await;
+                let config = self.load().await?;
                 // Without a region every call would fail forever; this error is retried.
                 config.region().ok_or_else(|| {
                     anyhow!("neither the environment nor the metadata service has the region")
@@ -89,7 +89,8 @@ impl Aws {
 
     /// The SDK's default chain without what an instance has no use for: profiles, containers and assumed
     /// roles would need one more service client.
-    async fn load(&self) -> SdkConfig {
+    async fn load(&self) -> Result<SdkConfig> {
+        let connections = connections(self.proxies.config()?);
         let limits = TimeoutConfig::builder()
             .operation_attempt_timeout(ATTEMPT_LIMIT)
             .operation_timeout(CALL_LIMIT)
@@ -115,10 +116,10 @@ impl Aws {
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .retry_config(RetryConfig::standard())
             .timeout_config(limits)
-            .http_client(connections());
+            .http_client(connections);
         let endpoint = std::env::var("AWS_ENDPOINT_URL");
         config.set_endpoint_url(endpoint.ok().filter(|url| !url.is_empty()));
-        config.build()
+        Ok(config.build())
     }
 
     /// Counts a call and passes its answer on.
@@ -141,19 +142,6 @@ impl Aws {
     async fn autoscaling(&self) -> Result<&aws_sdk_autoscaling::Client> {
         Ok(&self.clients().await?.autoscaling)
     }
-}
-
-/// The connections of all clients: the SDK's own, but one pool and one set of certificate authorities instead of one for
-/// each service.
-fn connections() -> SharedHttpClient {
-    Builder::new().build_with_connector_fn(|settings, components| {
-        let mut connector = ConnectorBuilder::default()
-            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-            .proxy_config(ProxyConfig::from_env());
-        connector.set_connector_settings(settings.cloned());
-        connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
-        connector.build()
-    })
 }
 
 /// "No active Lifecycle Action found with instance ID …" is a plain `ValidationError`; only its

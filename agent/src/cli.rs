@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::{ConfiguredArgs, SourceArgs};
-use crate::aws::Aws;
+use crate::aws::{Aws, Proxies};
 use crate::balancer::Balancer;
 use crate::configure::configure;
 use crate::exit::Exit;
@@ -256,19 +256,16 @@ impl Cli {
 
 /// The daemon's adapters: AWS, or [`Machine`] where the settings say that there is no metadata service.
 fn adapters(sources: Sources, updater: PathBuf) -> Adapters {
-    let meter = Meter::default();
     if sources.is_machine() {
-        return adapters_of(
-            Arc::new(Machine),
-            &Arc::new(Machine),
-            sources,
-            updater,
-            meter,
-        );
+        return adapters_of(Arc::new(Machine), &Arc::new(Machine), sources, updater);
     }
-    let imds = Imds::new();
-    let aws = Arc::new(Aws::new(imds.client(), meter.clone()));
-    adapters_of(Arc::new(imds), &aws, sources, updater, meter)
+    let (imds, meter, proxies) = (Imds::new(), Meter::default(), Proxies::default());
+    let aws = Arc::new(Aws::new(imds.client(), proxies.clone(), meter.clone()));
+    Adapters {
+        proxies,
+        meter,
+        ..adapters_of(Arc::new(imds), &aws, sources, updater)
+    }
 }
 
 fn adapters_of<A>(
@@ -276,7 +273,6 @@ fn adapters_of<A>(
     aws: &Arc<A>,
     sources: Sources,
     updater: PathBuf,
-    meter: Meter,
 ) -> Adapters
 where
     A: Group + Registry + Balancer + Sink + 'static,
@@ -290,9 +286,10 @@ where
         host: Arc::new(Systemctl),
         health: Arc::new(Checks::default()),
         sources,
+        proxies: Proxies::default(),
         updater,
         clock: Arc::new(Timestamp::now),
-        meter,
+        meter: Meter::default(),
     }
 }
 

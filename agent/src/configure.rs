@@ -10,6 +10,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
+use agent_update::proxy::{self, ProxySettings};
 use agent_update::subscription::{self, Subject};
 use anyhow::{Context, Result};
 use contract::image_tests;
@@ -25,7 +26,7 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 /// Pause between two attempts at the metadata service, whose client retries by itself as well.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Mode of an environment file: it may hold secrets, and systemd reads it as root.
+/// Mode of an environment file, and of the proxies: they may hold secrets, and root reads them.
 const MODE: u32 = 0o640;
 
 /// The file that lets `imagebuilder-tests.service` start: [`image_tests::REQUESTED`].
@@ -89,6 +90,7 @@ pub(crate) async fn configure(
     // Undo the unit's umask, which is meant for the environment files.
     fs::set_permissions(&path, fs::Permissions::from_mode(PUBLIC))
         .with_context(|| format!("cannot open {} to readers", path.display()))?;
+    write_proxy(run_dir, &settings.proxy)?;
     match &subject.subscription {
         Some(terms) => tracing::info!(
             "the agent follows channel {} at {}",
@@ -98,6 +100,16 @@ pub(crate) async fn configure(
         None => tracing::info!("the agent follows no channel"),
     }
     Ok(())
+}
+
+/// Writes the settings' proxies for the updater, which runs as root: they may contain a password.
+fn write_proxy(run_dir: &Path, settings: &ProxySettings) -> Result<()> {
+    let path = run_dir.join(proxy::FILE);
+    if settings.is_empty() {
+        return support::files::remove(&path)
+            .with_context(|| format!("cannot remove {}", path.display()));
+    }
+    replace(&path, &settings.to_json()?, MODE)
 }
 
 /// Calls the metadata service until it answers; `None` if it does not before the deadline.

@@ -8,7 +8,10 @@ use anyhow::{Context, Result, anyhow};
 use async_trait::async_trait;
 use aws_config::imds::client::Client;
 use aws_config::imds::client::error::ImdsError;
+use aws_config::provider_config::ProviderConfig;
+use aws_smithy_http_client::proxy::ProxyConfig;
 
+use crate::connections::connections;
 use crate::notice::{Scheduled, SpotNotices, read_rebalance, read_schedule, read_spot};
 
 /// The instance's ids.
@@ -72,10 +75,13 @@ pub(crate) struct Imds {
 }
 
 impl Imds {
-    /// A client with the SDK's own timeouts: one second to connect and to read, four attempts.
+    /// A client with the SDK's own timeouts: one second to connect and to read, four attempts. It never uses a proxy,
+    /// which would be given the credentials of the instance's role.
     pub(crate) fn new() -> Self {
+        let direct = connections(ProxyConfig::disabled());
+        let config = ProviderConfig::without_region().with_http_client(direct);
         Self {
-            client: Client::builder().build(),
+            client: Client::builder().configure(&config).build(),
         }
     }
 

@@ -9,6 +9,7 @@ mod balancer;
 mod bounded;
 mod cli;
 mod configure;
+mod connections;
 mod duty;
 mod elb;
 mod exit;

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::aws::Proxies;
 use crate::balancer::Balancer;
 use crate::bounded::{self, LONGEST_STATUS};
 use crate::duty::Duties;
@@ -70,6 +71,8 @@ pub(crate) struct Adapters {
     pub(crate) health: Arc<dyn HealthCheck>,
     /// The settings' files.
     pub(crate) sources: Sources,
+    /// Where the settings' proxies are handed to AWS's clients.
+    pub(crate) proxies: Proxies,
     /// The updater's status file.
     pub(crate) updater: PathBuf,
     /// The time of day.
@@ -286,6 +289,7 @@ impl Daemon {
         self.unidentified = None;
         let terms = match settings {
             Ok(settings) => {
+                self.adapters.proxies.set(settings.proxy.clone());
                 let terms = Terms::of(&settings);
                 if let Some(left) = left {
                     self.resume_from(&left, &settings.services);
@@ -306,6 +310,8 @@ impl Daemon {
             }
             Err(error) => {
                 self.image = self.adapters.sources.image_name();
+                let proxy = self.adapters.sources.image_proxy();
+                self.adapters.proxies.set(proxy);
                 Err(format!("{error:#}"))
             }
         };

@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use agent_update::proxy::ProxySettings;
 use agent_update::subscription::Subscription;
 use anyhow::{Context, Result};
 use contract::checks::CheckTable;
@@ -19,6 +20,7 @@ use hyper::Uri;
 use serde::Deserialize;
 
 use self::identity::IdentityFragment;
+use self::proxy::ProxyFragment;
 use self::refusal::{number, refused, seconds};
 use self::update::UpdateFragment;
 use crate::notice::NoticeTerms;
@@ -115,6 +117,8 @@ struct Fragment {
     hooks: HooksFragment,
     update: Option<UpdateFragment>,
     #[serde(default)]
+    proxy: ProxyFragment,
+    #[serde(default)]
     metrics: MetricsFragment,
     #[serde(default)]
     services: BTreeMap<String, ServiceFragment>,
@@ -146,6 +150,7 @@ impl Fragment {
                 (Some(kept), Some(later)) => Some(kept.over(later)),
                 (kept, later) => later.or(kept),
             },
+            proxy: self.proxy.over(later.proxy),
             metrics: self.metrics.over(later.metrics),
             services: self.services,
         }
@@ -236,6 +241,13 @@ impl Sources {
         ImageName::parse(&inputs.image?).ok()
     }
 
+    /// The proxies of the image's own files: enough to report that the rest was refused.
+    pub(crate) fn image_proxy(&self) -> ProxySettings {
+        let inputs = self.image_inputs().ok();
+        let valid = inputs.and_then(|inputs| inputs.proxy.validate().ok());
+        valid.unwrap_or_default()
+    }
+
     /// The units that the image's own files list as services, regardless of user data.
     pub(crate) fn image_units(&self) -> Result<BTreeSet<String>> {
         let services = self.image_inputs()?.services.into_iter();
@@ -260,10 +272,13 @@ impl Sources {
             }
         };
         let mut inputs = parse(Source::File(&self.file), &text)?;
+        proxy::warn_if_exposed(&self.file, &inputs.proxy);
         for path in self.drop_in_files()? {
             let text = fs::read_to_string(&path)
                 .with_context(|| format!("cannot read {}", path.display()))?;
-            inputs = inputs.over(parse(Source::File(&path), &text)?);
+            let fragment = parse(Source::File(&path), &text)?;
+            proxy::warn_if_exposed(&path, &fragment.proxy);
+            inputs = inputs.over(fragment);
         }
         Ok(inputs)
     }
@@ -350,6 +365,7 @@ name!(
 mod checks;
 // After the macros that they use.
 mod identity;
+mod proxy;
 mod update;
 
 pub(crate) use contract::checks::{Check, CheckKind, HttpCheck, Purpose};
@@ -373,6 +389,8 @@ pub(crate) struct Settings {
     pub(crate) hooks: HookNames,
     /// The channel from which the agent is updated; `None`: it is not.
     pub(crate) update: Option<Subscription>,
+    /// The proxies of the channel and of AWS's APIs.
+    pub(crate) proxy: ProxySettings,
     /// Where metrics are published.
     pub(crate) metrics: Metrics,
     /// The services to check; never empty.
@@ -476,6 +494,7 @@ impl Settings {
                  services is never fit",
             );
         }
+        let proxy = inputs.proxy.validate()?;
         let mut serving = Serving::validate(&inputs.serving)?;
         if machine {
             serving.replace_after = None;
@@ -492,9 +511,10 @@ impl Settings {
                 terminate: inputs.hooks.terminate,
             },
             update: match inputs.update {
-                Some(table) => table.validate()?,
+                Some(table) => table.validate(&proxy)?,
                 None => None,
             },
+            proxy,
             metrics: Metrics::validate(inputs.metrics.listen, inputs.metrics.cloudwatch_namespace)?,
             services: inputs
                 .services

@@ -7,6 +7,8 @@ mod cloud;
 mod leaving;
 #[path = "wire/machine.rs"]
 mod machine;
+#[path = "wire/proxied.rs"]
+mod proxied;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

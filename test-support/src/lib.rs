@@ -1,6 +1,7 @@
 //! Helpers for the tests of several crates. Never a dependency of shipped code.
 
 pub mod fuzz;
+pub mod proxy;
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};

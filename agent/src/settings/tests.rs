@@ -1,6 +1,7 @@
 //! Settings: what is merged, what is refused and with which messages.
 
 mod identity;
+mod proxy;
 mod update;
 
 use super::*;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use agent_update::proxy::ProxySettings;
 use agent_update::subscription::{self, LONGEST_SOAK, Subject, Subscription, Window, Windows};
 use anyhow::Result;
 use hyper::Uri;
@@ -23,9 +24,13 @@ impl Sources {
     /// The updater's settings: what `configure` wrote in `run_dir`, else the image's own settings.
     ///
     /// # Errors
-    /// `configure` wrote nothing that can be read, and the image's settings were refused.
+    /// `configure` wrote nothing that can be read, and the image's settings were refused; or the proxies that it wrote
+    /// cannot be read.
     pub(crate) fn subject(&self, run_dir: &Path) -> Result<Subject> {
-        if let Some(subject) = Subject::read(run_dir) {
+        if let Some(mut subject) = Subject::read(run_dir) {
+            if let Some(subscription) = &mut subject.subscription {
+                subscription.proxy = ProxySettings::read(run_dir)?;
+            }
             return Ok(subject);
         }
         tracing::info!("configure wrote no update settings; using the image's own");
@@ -39,7 +44,7 @@ impl Sources {
 impl UpdateFragment {
     /// The table's subscription; `None` for an empty channel name, with which user data or a drop-in overrides the
     /// image's.
-    pub(super) fn validate(self) -> Result<Option<Subscription>> {
+    pub(super) fn validate(self, proxy: &ProxySettings) -> Result<Option<Subscription>> {
         let channel = self.channel.unwrap_or_else(|| "stable".to_owned());
         if channel.is_empty() {
             return Ok(None);
@@ -57,6 +62,7 @@ impl UpdateFragment {
             channel: channel.as_str().to_owned(),
             url: address(&url, plain_http)?,
             plain_http,
+            proxy: proxy.clone(),
             ca_file: self.ca_file.map(|text| absolute(&text)).transpose()?,
             soak: seconds(
                 "update.soak_seconds",

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 mod limits;
 mod refusal;
+mod route;
 mod store;
 mod transport;
 mod tuf;

@@ -18,6 +18,7 @@ mod permission;
 mod phases;
 mod plan;
 mod probe;
+pub mod proxy;
 mod regression;
 mod slots;
 mod state;

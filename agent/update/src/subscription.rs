@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 pub use super::plan::{NotAWindow, Window, Windows};
+use super::proxy::ProxySettings;
 
 /// The file's name in the directory that `configure` writes.
 pub const FILE: &str = "update.json";
@@ -37,6 +38,9 @@ pub struct Subscription {
     /// Whether `http://` is allowed: everything is verified, but requests can be observed.
     #[serde(default)]
     pub plain_http: bool,
+    /// The settings of proxies. Not in [`FILE`], which every user may read: see [`crate::proxy::FILE`].
+    #[serde(skip)]
+    pub proxy: ProxySettings,
     /// Certificate authorities to trust instead of the system's, PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
@@ -206,6 +210,7 @@ mod tests {
             channel: "stable".to_owned(),
             url: "https://updates.example.com/agent".to_owned(),
             plain_http: false,
+            proxy: ProxySettings::default(),
             ca_file: None,
             soak: Duration::from_secs(120),
             windows: std::iter::once("Mon-Fri 09:00-16:00".parse::<Window>().unwrap()).collect(),

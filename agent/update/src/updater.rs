@@ -207,7 +207,20 @@ impl Updater {
         let mut place = Place::new(&terms.url, &layout.channel, &layout.state.join(METADATA));
         place.ca_file.clone_from(&terms.ca_file);
         place.plain_http = terms.plain_http;
-        match TufChannel::open(&place) {
+        let opened = match terms.proxy.effective() {
+            Ok(proxy) => {
+                if !proxy.is_none() {
+                    tracing::info!("proxies of the channel: {proxy}");
+                }
+                place.proxy = proxy;
+                TufChannel::open(&place)
+            }
+            Err(error) => Err(Refusal {
+                cause: Cause::Misconfigured,
+                detail: format!("{error:#}"),
+            }),
+        };
+        match opened {
             Ok(channel) => Box::new(channel),
             Err(refusal) => Box::new(Closed(refusal)),
         }

@@ -305,6 +305,7 @@ impl Harness {
                 file: dir.path().join("agent.toml"),
                 drop_ins: dir.path().join("agent.d"),
             },
+            proxies: Proxies::default(),
             updater: dir.path().join("update/status.json"),
             clock: {
                 let (fake, opened) = (fake.clone(), Instant::now());

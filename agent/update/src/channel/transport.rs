@@ -1,6 +1,7 @@
 //! Transfers the channel's files over `file://` and `https://`, within limits. It trusts nothing that it transfers;
 //! [`super::tuf`] verifies.
 //!
+//! A proxy is used only where the settings or the environment name one, and is trusted no more than the server.
 //! No redirect is followed: the channel is at the URL of the settings, and a captive portal's response is not the
 //! channel's. No content encoding is requested or accepted, so that a length is a length. Of a server's text only a
 //! status and a host name reach a log.
@@ -14,7 +15,6 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode, Uri, header};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -25,7 +25,9 @@ use tokio::time::{Instant, timeout_at};
 use support::files;
 
 use super::limits::{Limits, Rate};
+use super::route::Route;
 use crate::channel::refusal::{Cause, Refusal, chain};
+use crate::proxy::Proxy;
 
 /// SHA-256 and SHA-512 of a target, in lower-case hex; at least one is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,7 +43,12 @@ enum Base {
     Web(String),
 }
 
-type HttpClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+/// The HTTP client, and how it connects.
+#[derive(Debug)]
+struct Web {
+    client: Client<HttpsConnector<Route>, Empty<Bytes>>,
+    route: Route,
+}
 
 /// A channel's two folders, and the HTTP client for them.
 #[derive(Debug)]
@@ -49,7 +56,7 @@ pub(super) struct ChannelFiles {
     metadata: Base,
     targets: Base,
     /// Absent when both are folders on this instance.
-    client: Option<HttpClient>,
+    client: Option<Web>,
     metadata_rate: Rate,
     release_rate: Rate,
 }
@@ -61,13 +68,16 @@ impl ChannelFiles {
         targets: &str,
         ca_file: Option<&Path>,
         plain_http: bool,
+        proxy: &Proxy,
         limits: &Limits,
     ) -> Result<Self, Refusal> {
         let (metadata, targets) = (base(metadata, plain_http)?, base(targets, plain_http)?);
         let web = [&metadata, &targets]
             .iter()
             .any(|base| matches!(base, Base::Web(_)));
-        let client = web.then(|| client(ca_file, plain_http)).transpose()?;
+        let client = web
+            .then(|| client(ca_file, plain_http, proxy))
+            .transpose()?;
         Ok(Self {
             metadata,
             targets,
@@ -448,7 +458,7 @@ impl<'a> PartFile<'a> {
 }
 
 async fn ask(
-    client: &HttpClient,
+    web: &Web,
     base: &str,
     path: &str,
     from: u64,
@@ -460,6 +470,12 @@ async fn ask(
             format!("imagebuilder-agent/{}", crate::version::version()),
         )
         .header(header::ACCEPT_ENCODING, "identity");
+    if let Some(credentials) = request
+        .uri_ref()
+        .and_then(|uri| web.route.authorization(uri))
+    {
+        request = request.header(header::PROXY_AUTHORIZATION, credentials);
+    }
     if from > 0 {
         request = request.header(header::RANGE, format!("bytes={from}-"));
     }
@@ -467,7 +483,7 @@ async fn ask(
         .body(Empty::new())
         .map_err(|error| Cause::Malformed.because(format!("{path}: {error}")))?;
     let response = rate_limit
-        .held(client.request(request))
+        .held(web.client.request(request))
         .await?
         .map_err(|error| {
             let cause = if is_tls(&error) {
@@ -599,16 +615,20 @@ fn base(url: &str, plain_http: bool) -> Result<Base, Refusal> {
     Ok(Base::Web(url.trim_end_matches('/').to_owned()))
 }
 
-/// The HTTP client: HTTP/1.1, TLS by aws-lc-rs, the system's roots or those of `ca_file`. No proxy: the environment
-/// must not change where the channel is.
-fn client(ca_file: Option<&Path>, plain_http: bool) -> Result<HttpClient, Refusal> {
+/// The HTTP client: HTTP/1.1, TLS by aws-lc-rs, the system's roots or those of `ca_file`.
+fn client(ca_file: Option<&Path>, plain_http: bool, proxy: &Proxy) -> Result<Web, Refusal> {
     let builder = HttpsConnectorBuilder::new().with_tls_config(tls(ca_file)?);
     let builder = if plain_http {
         builder.https_or_http()
     } else {
         builder.https_only()
     };
-    Ok(Client::builder(TokioExecutor::new()).build(builder.enable_http1().build()))
+    let route = Route::new(proxy);
+    let connector = builder.enable_http1().wrap_connector(route.clone());
+    Ok(Web {
+        client: Client::builder(TokioExecutor::new()).build(connector),
+        route,
+    })
 }
 
 /// TLS by aws-lc-rs that trusts the system's roots or those of `ca_file`.

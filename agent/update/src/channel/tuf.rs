@@ -29,6 +29,7 @@ use super::store::{Store, root_name};
 use super::transport::{ChannelFiles, Digests};
 use super::{Catalogue, Channel, Digest, Offer};
 use crate::channel::refusal::{Cause, Refusal};
+use crate::proxy::Proxy;
 
 /// The root of trust's file in [`Place::trust`].
 const ROOT: &str = "root.json";
@@ -50,6 +51,8 @@ pub struct Place {
     pub ca_file: Option<PathBuf>,
     /// Allows `http://`: every byte is verified, but anyone on the network path can delay it.
     pub plain_http: bool,
+    /// The proxies to use.
+    pub proxy: Proxy,
     /// The image's files: `root.json`, and `metadata/` as of the bake, which may be absent. On an instance
     /// [`contract::layout::CHANNEL`].
     pub trust: PathBuf,
@@ -69,6 +72,7 @@ impl Place {
             targets_url: format!("{url}/targets"),
             ca_file: None,
             plain_http: false,
+            proxy: Proxy::default(),
             trust: trust.to_owned(),
             store: store.to_owned(),
             limits: Limits::default(),
@@ -117,6 +121,7 @@ impl TufChannel {
             &place.targets_url,
             place.ca_file.as_deref(),
             place.plain_http,
+            &place.proxy,
             &place.limits,
         )?;
         let channel = Self {

@@ -10,6 +10,7 @@ mod attacks;
 mod disk;
 mod fuzz;
 mod network;
+mod proxy;
 mod release;
 mod repository;
 mod server;

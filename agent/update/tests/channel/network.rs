@@ -206,9 +206,9 @@ async fn a_server_needs_a_trusted_certificate() {
     }
 }
 
-type Authority = (rcgen::Certificate, rcgen::Issuer<'static, rcgen::KeyPair>);
+pub(crate) type Authority = (rcgen::Certificate, rcgen::Issuer<'static, rcgen::KeyPair>);
 
-fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::default();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -216,7 +216,7 @@ fn authority() -> Authority {
     (certificate, rcgen::Issuer::new(params, key))
 }
 
-fn certified(name: &str, (_, authority): &Authority) -> ServerConfig {
+pub(crate) fn certified(name: &str, (_, authority): &Authority) -> ServerConfig {
     let key = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
     let certificate = params.signed_by(&key, authority).unwrap();
