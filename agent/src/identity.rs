@@ -4,7 +4,7 @@
 //! No other module calls the metadata service (the SDK's own credential and region providers aside), and this one
 //! decides nothing.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use async_trait::async_trait;
 use aws_config::imds::client::Client;
 use aws_config::imds::client::error::ImdsError;
@@ -13,6 +13,10 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 
 use crate::connections::connections;
 use crate::notice::{Scheduled, SpotNotices, read_rebalance, read_schedule, read_spot};
+
+mod unreachable;
+
+pub(crate) use self::unreachable::Unreachable;
 
 /// The instance's ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +101,13 @@ impl Imds {
                 Ok(None)
             }
             Err(error) => {
-                Err(error).with_context(|| format!("cannot read {path} from the metadata service"))
+                let cause = Unreachable::of(&error);
+                let error = anyhow::Error::from(error)
+                    .context(format!("cannot read {path} from the metadata service"));
+                Err(match cause {
+                    Some(cause) => error.context(cause),
+                    None => error,
+                })
             }
         }
     }
@@ -173,6 +183,7 @@ mod tests {
             ("InService\n", TargetState::InService),
             ("Terminated", TargetState::Terminated),
             ("Warmed:Terminated", TargetState::Terminated),
+            ("Warmed:Running", out("Warmed:Running")),
             ("Warmed:Stopped", out("Warmed:Stopped")),
             ("Warmed:Hibernated", out("Warmed:Hibernated")),
             ("Standby", out("Standby")),

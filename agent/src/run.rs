@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use contract::console::UNIDENTIFIED;
 use contract::names::registry_parameter;
 use contract::registry::Verdict;
 use jiff::Timestamp;
@@ -27,6 +28,7 @@ use crate::lifecycle::{Action, Event, FinalRecord, Lifecycle, NoAnswer, Terms};
 use crate::metrics::cloudwatch::{self, Sink};
 use crate::metrics::{Meter, http};
 use crate::notify::Supervisor;
+use crate::output;
 use crate::registry::Registry;
 use crate::settings::{ImageName, Service, Settings, Sources};
 use crate::status_file::{DaemonStatus, DaemonStatusFile};
@@ -104,8 +106,11 @@ impl SuspendDetector {
 enum Done {
     Event(Event),
     Identified(Identity, Box<Result<Settings>>),
-    /// Why the identity could not be read.
-    Unidentified(String),
+    /// Why the identity could not be read, and whether that lasts until somebody changes it.
+    Unidentified {
+        why: String,
+        lasting: bool,
+    },
     Refreshing(Result<Option<String>, NoAnswer>),
 }
 
@@ -257,7 +262,10 @@ impl Daemon {
         let event = match done {
             Done::Event(event) => event,
             Done::Identified(identity, settings) => self.identified(identity, *settings),
-            Done::Unidentified(why) => {
+            Done::Unidentified { why, lasting } => {
+                if lasting && self.unidentified.as_ref() != Some(&why) {
+                    output::line(&format!("{UNIDENTIFIED}{why}"));
+                }
                 self.unidentified = Some(why);
                 Event::Identified(Err(NoAnswer))
             }

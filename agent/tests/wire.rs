@@ -7,6 +7,8 @@ mod cloud;
 mod leaving;
 #[path = "wire/machine.rs"]
 mod machine;
+#[path = "wire/places.rs"]
+mod places;
 #[path = "wire/proxied.rs"]
 mod proxied;
 

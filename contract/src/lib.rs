@@ -1,10 +1,11 @@
 //! What `imagebuilder` and `imagebuilder-agent` must agree on, and nothing else: the names of tags and
-//! parameters, the agent's registry record, which images are one release, a release's metadata in the signed channel, where an
-//! image keeps the agent, the checks of a service, and the tests of an image.
+//! parameters, the agent's registry record and a line of its console, which images are one release, a release's metadata in the
+//! signed channel, where an image keeps the agent, the checks of a service, and the tests of an image.
 //!
 //! Types only. This crate must not use files, the network, AWS or any runtime.
 
 pub mod checks;
+pub mod console;
 pub mod image_release;
 pub mod image_tests;
 pub mod layout;

@@ -17,6 +17,7 @@ use crate::balancer::{Balancer, TargetHealth};
 use crate::fleet::{Member, Peers};
 use crate::health::{self, Round};
 use crate::hooks::{Answer, Group};
+use crate::identity::Unreachable;
 use crate::image_tests::{self, RESULTS};
 use crate::lifecycle::{Action, Event, Judgement, NoAnswer};
 use crate::output;
@@ -94,7 +95,10 @@ impl Daemon {
                 }
                 Err(error) => {
                     tracing::warn!("{error:#}");
-                    Done::Unidentified(text::line(&format!("{error:#}"), text::REASON))
+                    Done::Unidentified {
+                        why: text::line(&format!("{error:#}"), text::REASON),
+                        lasting: error.is::<Unreachable>(),
+                    }
                 }
             }
         });

@@ -2,7 +2,7 @@
 //! store calls the agent makes, and a service to judge. Just enough of each wire format, written
 //! from AWS's documentation and not from the agent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Router;
@@ -42,6 +42,10 @@ pub(crate) struct Facts {
     pub(crate) ipv1_asked: bool,
     /// Requests of the metadata service and of AWS.
     pub(crate) aws_asked: usize,
+    /// The paths of the metadata service that were read.
+    pub(crate) metadata_read: BTreeSet<String>,
+    /// Whether the answer with the token is lost on its way, as with a hop limit that is too low.
+    pub(crate) token_lost: bool,
 }
 
 /// How a service answers.
@@ -80,6 +84,8 @@ impl Cloud {
             calls: Vec::new(),
             ipv1_asked: false,
             aws_asked: 0,
+            metadata_read: BTreeSet::new(),
+            token_lost: false,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -137,6 +143,9 @@ async fn answer(
         return ssm(&cloud, target.to_str().unwrap(), &body);
     }
     match (method, uri.path()) {
+        (Method::PUT, "/latest/api/token") if cloud.facts().token_lost => {
+            std::future::pending().await
+        }
         (Method::PUT, "/latest/api/token") => {
             let lives = "x-aws-ec2-metadata-token-ttl-seconds";
             (
@@ -153,7 +162,11 @@ async fn answer(
                 cloud.change(|facts| facts.ipv1_asked = true);
                 return StatusCode::UNAUTHORIZED.into_response();
             }
-            imds(&cloud.facts(), path.trim_start_matches("/latest/"))
+            let path = path.trim_start_matches("/latest/");
+            cloud.change(|facts| {
+                facts.metadata_read.insert(path.to_owned());
+            });
+            imds(&cloud.facts(), path)
         }
         (Method::GET, "/gtg") if cloud.facts().healthy => StatusCode::OK.into_response(),
         (Method::GET, "/gtg") => StatusCode::SERVICE_UNAVAILABLE.into_response(),
@@ -296,7 +309,9 @@ fn autoscaling(cloud: &Cloud, body: &str) -> Response {
                 Some("in") => facts
                     .lifecycle
                     .is_some_and(|state| state.ends_with("Pending:Wait")),
-                Some("out") => facts.lifecycle == Some("Terminating:Wait"),
+                Some("out") => facts
+                    .lifecycle
+                    .is_some_and(|state| state.ends_with("Terminating:Wait")),
                 _ => true,
             };
             if !waits || form["InstanceId"] != "i-0abc" {
