@@ -766,8 +766,14 @@ ORDERS_LISTEN = "127.0.0.1:9090"
         ] {
             assert_ne!(digest(&format!("{SHOP}{what}")), plain, "{what}");
         }
-        let imds = SHOP.replace("name = \"shop\"", "name = \"shop\"\nimds = \"optional\"");
-        assert_ne!(digest(&imds), plain);
+        for key in ["imds = \"optional\"", "imds_network = \"unlocked\""] {
+            let other = format!("name = \"shop\"\n{key}");
+            assert_ne!(
+                digest(&SHOP.replace("name = \"shop\"", &other)),
+                plain,
+                "{key}"
+            );
+        }
         let other = SHOP.replace("9090", "9091");
         assert_ne!(digest(&other), plain);
         std::fs::write(root.path().join("binary"), test_support::elf(62, "2")).unwrap();

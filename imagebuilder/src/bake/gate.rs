@@ -90,7 +90,8 @@ pub(crate) async fn judge(
         // EC2 does not show it yet.
         if instance.is_some() && polls.is_multiple_of(HEALTH_EVERY) {
             let now = instance_health::observe(&*cloud.instances, &id, instance.clone()).await;
-            hopeless = instance_health::decide(&health, &now);
+            hopeless =
+                instance_health::decide(&health, &now).or_else(|| now.unidentified_since(&health));
             health = now;
         }
         let view = View {

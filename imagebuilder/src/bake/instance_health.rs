@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use contract::console::UNIDENTIFIED;
 use tokio::sync::watch;
 
 use cloud::ids::{InstanceId, RunId};
@@ -15,6 +16,8 @@ use cloud::{Instance, InstanceState, Instances, StatusChecks};
 const POLL: Duration = Duration::from_secs(3);
 /// Characters of a console line that are quoted in a reason.
 const QUOTE: usize = 160;
+/// Characters of an agent's report: it names the fix.
+const QUOTED_REPORT: usize = 400;
 /// What a Linux kernel prints when it panics (`panic()` in kernel/panic.c).
 const PANIC: &str = "Kernel panic - not syncing";
 /// What is printed when a machine starts over: firmware, boot loaders and the kernel's first line. A panic before one of
@@ -30,6 +33,27 @@ pub(super) struct Observation {
     checks: Option<StatusChecks>,
     /// Empty when there is none, or it may not be read.
     console: String,
+}
+
+impl Observation {
+    /// Whether two observations in a row have what the instance's agent reports instead of a verdict; and what.
+    pub(super) fn unidentified_since(&self, before: &Self) -> Option<String> {
+        unidentified(&before.console)?;
+        let why = unidentified(&self.console)?;
+        Some(format!("its agent reports: {why}"))
+    }
+}
+
+/// What an agent printed that cannot identify its instance, unless it gave a verdict later.
+fn unidentified(console: &str) -> Option<String> {
+    let (_, after) = console.rsplit_once(UNIDENTIFIED)?;
+    let mut lines = after.lines();
+    let line = lines.next()?;
+    if lines.any(|line| line.contains("imagebuilder-agent: ")) {
+        return None;
+    }
+    let printable = line.chars().filter(|c| !c.is_control());
+    Some(printable.take(QUOTED_REPORT).collect())
 }
 
 /// Why a builder will never answer.
@@ -249,6 +273,28 @@ mod tests {
         ] {
             let decided = decide(&observation, &observation);
             assert_eq!(decided.as_deref(), expected, "{observation:?}");
+        }
+    }
+
+    #[test]
+    fn an_agent_that_cannot_identify_its_instance_is_heard() {
+        let report = "[ 9.1] imagebuilder-agent: unidentified: the metadata service is locked\r\n";
+        let reported = Some("its agent reports: the metadata service is locked".to_owned());
+        let fit = format!("{report}imagebuilder-agent: fit i-1: orders\n");
+        for (before, now, expected) in [
+            (report, report, reported),
+            ("", report, None),
+            (report, "", None),
+            (report, fit.as_str(), None),
+            ("", "imagebuilder-agent: fit i-1: unidentified\n", None),
+        ] {
+            let (before, now) = (console(before), console(now));
+            assert_eq!(now.unidentified_since(&before), expected, "{now:?}");
+            assert_eq!(
+                decide(&before, &now),
+                None,
+                "a builder has no agent that matters"
+            );
         }
     }
 

@@ -188,6 +188,9 @@ pub(super) fn findings(config: &Config) -> Vec<String> {
             .filter_map(|(key, value)| sysctl(key, value)),
     );
     kernel_arguments(&image.kernel_arguments, &mut findings);
+    if let Some(network) = image.imds_network {
+        network.findings(&image.kernel_arguments, &mut findings);
+    }
     for script in &image.script {
         findings.extend(self::script(script));
     }

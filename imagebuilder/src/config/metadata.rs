@@ -74,3 +74,47 @@ impl TryFrom<u8> for Hops {
         }
     }
 }
+
+/// What systemd-imdsd does with the network of the metadata service (systemd-imdsd@.service(8), systemd 261 and newer).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ImdsNetwork {
+    /// Reachable early in the boot, for every process.
+    Unlocked,
+    /// Left as it is.
+    Off,
+    /// Reachable through systemd-imdsd only: refused, see [`Self::findings`].
+    Locked,
+}
+
+/// The kernel argument, without its value.
+const ARGUMENT: &str = "systemd.imds.network=";
+
+impl ImdsNetwork {
+    /// The kernel argument that sets it.
+    pub(crate) fn kernel_argument(self) -> String {
+        let value = match self {
+            Self::Unlocked => "unlocked",
+            Self::Off => "off",
+            Self::Locked => "locked",
+        };
+        format!("{ARGUMENT}{value}")
+    }
+
+    /// What no image can have.
+    pub(super) fn findings(self, kernel_arguments: &[String], findings: &mut Vec<String>) {
+        if self == Self::Locked {
+            findings.push(
+                "[image] imds_network = \"locked\" keeps the agent, and every service that uses the instance's role, from \
+                 the metadata service: use \"unlocked\" or \"off\""
+                    .into(),
+            );
+        }
+        let own = |argument: &String| argument.starts_with(ARGUMENT);
+        if kernel_arguments.iter().any(own) {
+            findings.push(format!(
+                "[image] imds_network and kernel_arguments both set {ARGUMENT}: remove one of them"
+            ));
+        }
+    }
+}

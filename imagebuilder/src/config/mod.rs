@@ -31,7 +31,7 @@ pub(crate) use self::closed::{ImagePath, KmsKey, Mode, Owner, SshInterface, User
 pub(crate) use self::contents::{Folder, Group, ImageScript, Packages, Unit, User, file_name};
 pub(crate) use self::image_tests::Test;
 use self::layers::Layers;
-pub(crate) use self::metadata::{BootMode, Hops, Imds};
+pub(crate) use self::metadata::{BootMode, Hops, Imds, ImdsNetwork};
 #[cfg(test)]
 use self::near::nearest;
 pub(crate) use self::source::{By, ParameterName, Source};
@@ -101,6 +101,8 @@ pub(crate) struct Image {
     pub(crate) imds: Imds,
     /// How many hops an answer of the metadata service may go, on the builder and the gate's instance.
     pub(crate) imds_hops: Option<Hops>,
+    /// What systemd-imdsd does with the network of the metadata service; the image's own default when left out.
+    pub(crate) imds_network: Option<ImdsNetwork>,
     /// The agent.
     pub(crate) agent: Agent,
     /// Files and folders put onto the image.

@@ -423,6 +423,18 @@ fn keys_of_volumes_firmware_and_tags_are_closed() {
         ("imds = \"require\"", "did you mean `required`?"),
         ("imds_hops = 0", "imds_hops is 0; it must be 1 to 64"),
         ("imds_hops = 65", "imds_hops is 65; it must be 1 to 64"),
+        (
+            "imds_network = \"open\"",
+            "unknown variant `open`, expected one of `unlocked`, `off`",
+        ),
+        (
+            "imds_network = \"locked\"",
+            "imds_network = \"locked\" keeps the agent, and every service",
+        ),
+        (
+            "imds_network = \"off\"\nkernel_arguments = [\"systemd.imds.network=locked\"]",
+            "imds_network and kernel_arguments both set systemd.imds.network=",
+        ),
     ] {
         let text = GOOD.replace("name = \"shop\"", &format!("name = \"shop\"\n{key}"));
         let message = refusal(&text);

@@ -10,7 +10,9 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::Context as _;
 
 use super::{Content, Staging, UPLOAD, file, read_text, unreadable, write};
-use crate::config::{Config, Image, ImagePath, ImageScript, Mode, Payload, Unit, User, file_name};
+use crate::config::{
+    Config, Image, ImagePath, ImageScript, ImdsNetwork, Mode, Payload, Unit, User, file_name,
+};
 use crate::image::Inputs;
 use crate::shebang;
 use crate::template::Script;
@@ -168,7 +170,9 @@ impl Staging {
         let lists = &mut self.contents.lists;
         lists.insert("packages-apt", lines(&image.packages.apt));
         lists.insert("packages-dnf", lines(&image.packages.dnf));
-        lists.insert("kernel-arguments", lines(&image.kernel_arguments));
+        let mut arguments = image.kernel_arguments.clone();
+        arguments.extend(image.imds_network.map(ImdsNetwork::kernel_argument));
+        lists.insert("kernel-arguments", lines(&arguments));
         lists.insert("groups", groups(image));
         lists.insert("users", users(image));
         for (at, script) in image.script.iter().enumerate() {

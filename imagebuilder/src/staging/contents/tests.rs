@@ -10,6 +10,7 @@ const SHOP: &str = r#"
 [image]
 name = "shop"
 kernel_arguments = ["quiet", "console=ttyS0,115200"]
+imds_network = "unlocked"
 [image.source]
 owners = ["136693071363"]
 name = "debian-12-*"
@@ -397,7 +398,7 @@ fn the_provisioning_scripts_can_run_twice() {
     assert_eq!(check("cat /srv/greeting"), "it's ${HOME}\nit's ${HOME}\n");
     assert_eq!(
         check(". /etc/default/grub.d/60-imagebuilder.cfg; echo \"$GRUB_CMDLINE_LINUX\""),
-        " quiet console=ttyS0,115200\n"
+        " quiet console=ttyS0,115200 systemd.imds.network=unlocked\n"
     );
     check(
         "grep -q '^systemd [^ ]* [^ ]*$' /etc/imagebuilder/packages && LC_ALL=C sort -c /etc/imagebuilder/packages",
