@@ -46,7 +46,16 @@ use clap::Parser;
 
 /// Parses the command line, sets up the log, runs the subcommand, and turns the result into an exit code.
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // The parser's own message repeats what was given.
+            if error.use_stderr() && support::print_without_credentials(&error.to_string()) {
+                return exit::Exit::Refused.into();
+            }
+            error.exit()
+        }
+    };
     journald::begin(cli.log_level());
     match cli.dispatch() {
         Ok(code) => code.into(),

@@ -49,3 +49,27 @@ fn record(verbs: &[&str]) {
 fn help_of_every_verb() {
     record(&[]);
 }
+
+/// A password in the wrong place is in the shell's history, but not in a log as well.
+#[test]
+fn usage_errors_repeat_no_password() {
+    for arguments in [
+        &["status", "--endpoint-url", "http://me:hush@x"][..],
+        &["http://me:hush@x"],
+        &["status", "http://me:hush@x"],
+        &["--log", "http://me:hush@x", "status"],
+        &["configure", "--patience=http://me:hush@x"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_imagebuilder-agent"))
+            .args(arguments)
+            .env_clear()
+            .output()
+            .unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        assert!(
+            text.starts_with("error: ") && !text.contains("hush"),
+            "{text}"
+        );
+    }
+}

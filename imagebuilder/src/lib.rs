@@ -31,7 +31,16 @@ use run::output;
 /// Runs the program: parses the command line, runs the command, prints an error's chain once, and turns the result
 /// into an exit code.
 pub async fn main() -> ExitCode {
-    let cli = cli::Cli::parse_from(cli::in_front(std::env::args_os()));
+    let cli = match cli::Cli::try_parse_from(cli::in_front(std::env::args_os())) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // The parser's own message repeats what was given.
+            if error.use_stderr() && support::print_without_credentials(&error.to_string()) {
+                return Exit::Usage.into();
+            }
+            error.exit()
+        }
+    };
     output::log();
     let options = cli.global.options();
     let context = match context::Context::new(&cli.global) {

@@ -48,7 +48,17 @@ mod table;
 mod wire;
 
 fn main() -> ExitCode {
-    match cli::Cli::parse().run() {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // The parser's own message repeats what was given.
+            if error.use_stderr() && support::print_without_credentials(&error.to_string()) {
+                return ExitCode::from(2);
+            }
+            error.exit()
+        }
+    };
+    match cli.run() {
         Ok(code) => code,
         Err(error) => {
             cli::print_error(&error);

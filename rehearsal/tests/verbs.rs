@@ -18,6 +18,28 @@ fn images(cloud: &Cloud) -> usize {
     status["images"].as_array().unwrap().len()
 }
 
+/// A password in the wrong place is in the shell's history, but not in a log as well.
+#[test]
+fn usage_errors_repeat_no_password() {
+    for arguments in [
+        &["http://me:hush@x"][..],
+        &["up", "--port", "http://me:hush@x"],
+        &["up", "--endpoint-url", "http://me:hush@x"],
+        &["status", "http://me:hush@x"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_rehearsal"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        let (code, text) = message(&output);
+        assert_ne!(code, Some(0), "{arguments:?}: {text}");
+        assert!(
+            text.starts_with("error: ") && !text.contains("hush"),
+            "{text}"
+        );
+    }
+}
+
 #[test]
 fn a_second_up_or_down_does_nothing() {
     let cloud = Cloud::up(None);

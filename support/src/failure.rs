@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::without_credentials;
+
 /// What separates a hint from the message in front of it, in errors that are plain texts.
 const HINT: &str = "\nhint: ";
 
@@ -91,7 +93,7 @@ pub fn one_line(error: &anyhow::Error) -> String {
 /// An error as it is shown: its causes in one text, and its hints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// `what failed: why: why that`. Printable; line breaks only in the message of a [`Failure`], every other cause is bounded.
+    /// `what failed: why: why that`, without credentials. Printable; line breaks only in the message of a [`Failure`], every other cause is bounded.
     pub message: String,
     /// A line each, each once.
     pub hints: Vec<String>,
@@ -129,12 +131,16 @@ impl Report {
                 }
             }
         }
+        if let Some(shown) = without_credentials(&report.message) {
+            report.message = shown;
+        }
         report
     }
 
     /// Adds a hint, unless it is there already. Each line of it is a hint.
     pub fn add_hint(&mut self, hint: &str) {
         for line in hint.lines().map(printable) {
+            let line = without_credentials(&line).unwrap_or(line);
             if !self.hints.contains(&line) {
                 self.hints.push(line);
             }
@@ -193,6 +199,18 @@ mod tests {
     use anyhow::{Context as _, anyhow};
 
     use super::*;
+
+    #[test]
+    fn no_credentials_are_shown() {
+        let cause = anyhow!("cannot reach http://me:hush@x:1");
+        let failure = Failure::new("https://me:hush@y is wrong")
+            .because(cause)
+            .hint("curl https://me:hush@y");
+        let shown = Report::of(&failure.into()).to_string();
+        let expected =
+            "error: https://…@y is wrong: cannot reach http://…@x:1\nhint: curl https://…@y";
+        assert_eq!(shown, expected);
+    }
 
     #[test]
     fn each_cause_once_and_the_hints_last() {

@@ -3,6 +3,7 @@
 //! No word of a domain belongs here (docs/decisions/0016-one-crate-for-what-all-share.md): a module that has to name an instance, an
 //! image or an order lives elsewhere.
 
+mod credentials;
 pub mod duration;
 pub mod failure;
 pub mod files;
@@ -10,5 +11,6 @@ pub mod shell;
 mod suggest;
 pub mod text;
 
+pub use credentials::{print_without_credentials, without_credentials};
 pub use failure::{Failure, Report, one_line};
 pub use suggest::nearest;
