@@ -25,11 +25,19 @@ cp "$CARGO_TARGET_DIR/box/imagebuilder-agent" "$CARGO_TARGET_DIR/box/orders" "$p
 cp examples/shop/releases/1/* "$place/shop/payload/"
 rehearsal up "$place/cloud" --base-image "$base" --port 0 --detach >&2
 (cd "$place/shop" && rehearsal exec "$place/cloud" -- ./channel.sh >&2)
-# The role of the gate's instance, as examples/shop/fleet.sh creates it.
+# The recipe flask, with the packages that this host's own apt and pip would take.
+mkdir -p "$place/flask"
+imagebuilder -c "$place/flask/imagebuilder.toml" init --recipe flask >&2
+install -D "$CARGO_TARGET_DIR/box/imagebuilder-agent" "$place/flask/payload/imagebuilder-agent"
+cp examples/flask/rehearsal.toml "$place/flask/"
+make/guest-packages.py >"$place/flask/packages.sh"
+# The roles of the gates' instances, as the examples' fleet.sh create them.
 rehearsal exec "$place/cloud" -- bash -ec '
-  aws iam create-role --role-name shop --assume-role-policy-document "{\"Version\": \"2012-10-17\", \"Statement\": []}"
-  aws iam create-instance-profile --instance-profile-name shop
-  aws iam add-role-to-instance-profile --instance-profile-name shop --role-name shop' >/dev/null
+  for name in shop flask; do
+    aws iam create-role --role-name $name --assume-role-policy-document "{\"Version\": \"2012-10-17\", \"Statement\": []}"
+    aws iam create-instance-profile --instance-profile-name $name
+    aws iam add-role-to-instance-profile --instance-profile-name $name --role-name $name
+  done' >/dev/null
 rehearsal exec "$place/cloud" -- "$root/.cache/venv/bin/python" bench/bench.py \
-  --shop "$place/shop" --cloud "$place/cloud" --box "$CARGO_TARGET_DIR/box" || missed=1
+  --shop "$place/shop" --flask "$place/flask" --cloud "$place/cloud" --box "$CARGO_TARGET_DIR/box" || missed=1
 exit "$missed"
