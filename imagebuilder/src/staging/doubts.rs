@@ -231,7 +231,10 @@ fn ports(text: &str) -> BTreeSet<u16> {
     let mut found = BTreeSet::new();
     let number = |text: &str| {
         let digits = text.split(|c: char| !c.is_ascii_digit()).next()?;
-        digits.parse::<u16>().ok().filter(|port| *port >= LOWEST_PORT)
+        digits
+            .parse::<u16>()
+            .ok()
+            .filter(|port| *port >= LOWEST_PORT)
     };
     let lines = text.lines().map(str::trim);
     for line in lines.filter(|line| !line.starts_with(['#', ';'])) {
