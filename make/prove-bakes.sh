@@ -80,5 +80,5 @@ expect 0 imagebuilder "${layers[@]}" status >&2
 part "recipe debian: bake, with the order service as a program of one's own"
 from_recipe debian "$debian"
 install -D "$box/orders" payload/shop
-bake debian --set services.shop.environment.ORDERS_STORE=file:///var/lib/shop >/dev/null
+bake debian --set services.shop.environment.ORDERS_STORE=file:///var/lib/shop --set bake.gate.instance_profile=flask >/dev/null
 close_parts
