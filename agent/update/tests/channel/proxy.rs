@@ -171,10 +171,13 @@ async fn a_proxy_that_lies_is_refused() {
     let refusal = setup.fetch(&offer, &setup.part()).await.unwrap_err();
     assert_eq!(refusal.cause, Cause::WrongDigest, "{refusal}");
     assert!(!setup.part().exists());
-    let old = Server::start(Repository::new().files).await;
+    // What it kept from earlier.
+    let old = Server::start(setup.repository.files.clone()).await;
     proxy.behave(Behaviour::Serves);
+    setup.publish(Repository::next);
+    setup.well().await;
     proxy.lead_to(address(&old));
-    setup.refused(Cause::Unsigned).await;
+    setup.refused(Cause::Rollback).await;
 }
 
 #[tokio::test]
