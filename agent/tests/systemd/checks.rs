@@ -112,8 +112,8 @@ fn every_kind_of_check_works_within_the_sandbox() {
 
     container.ok(&["rm", "/etc/shop-migrated"]);
     let reason = until(&container, "unfit", "check migrated");
-    let said = "not migrated: user imagebuilder-agent, capabilities 0000000000000000, environment PATH PWD may write:";
-    assert!(reason.contains(said), "{reason}");
+    let line = "not migrated: user imagebuilder-agent, capabilities 0000000000000000, environment PATH PWD may write:";
+    assert!(reason.contains(line), "{reason}");
     assert!(!reason.contains("may write: /"), "{reason}");
     container.ok(&["touch", "/etc/shop-migrated"]);
     until(&container, "fit", "");
