@@ -43,6 +43,8 @@ pub(crate) enum Duty {
     Peers,
     /// Ask the group to replace this instance.
     Report,
+    /// Ask the services whether they are still busy.
+    DrainCheck,
 }
 
 /// The first pause after a failure.

@@ -155,7 +155,7 @@ fn daemons_status() {
         fs::write(dir.path().join(FILE), bytes).unwrap();
         if let Some(read) = DaemonStatus::read_previous(dir.path()) {
             goes_round(&read);
-            if let Some(previous) = read.previous_daemon() {
+            if let Some(previous) = read.previous_daemon(jiff::Timestamp::UNIX_EPOCH) {
                 let state = read.before.as_ref().unwrap_or(&read.state);
                 assert_eq!(
                     LifeStage::parse(state, previous.judgement.verdict),

@@ -16,11 +16,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::image_tests;
-use crate::settings::{Check, HttpCheck, Purpose, Service};
+use crate::settings::{Check, DrainCheck, HttpCheck, Purpose, Service};
 
+mod drain;
 pub(crate) mod exec;
 mod http;
 mod kinds;
+
+pub(crate) use drain::{DrainAnswer, Unclear};
 
 /// The reports of one round of checks, by service. The registry's own type, since a record contains a round.
 pub(crate) type Round = BTreeMap<String, registry::Service>;
@@ -55,6 +58,9 @@ impl From<Round> for Checked {
 pub(crate) trait HealthCheck: Send + Sync {
     /// Checks every service, all at the same time unless one waits for another, each check within `limit` or its own.
     async fn round(&self, services: Arc<[Service]>, limit: Duration) -> Checked;
+
+    /// Asks the services whether they are still busy.
+    async fn still_busy(&self, check: Arc<DrainCheck>) -> DrainAnswer;
 
     /// A service is known to have started: its startup checks are not made.
     fn started(&self, _service: &str) {}
@@ -149,6 +155,10 @@ impl HealthCheck for Checks {
             dead,
             hopeless,
         }
+    }
+
+    async fn still_busy(&self, check: Arc<DrainCheck>) -> DrainAnswer {
+        drain::ask(&check).await
     }
 
     fn started(&self, service: &str) {

@@ -93,6 +93,14 @@ pub(crate) struct Hook {
     pub(crate) timeout: Duration,
 }
 
+impl Hook {
+    /// The longest time that it holds an instance, with any number of heartbeats: a hundred times its timeout, and
+    /// two days at most (PutLifecycleHook, "GlobalTimeout").
+    pub(crate) fn longest(&self) -> Duration {
+        (self.timeout * 100).min(Duration::from_secs(contract::drain::LONGEST))
+    }
+}
+
 /// All hooks of the group, by transition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Hooks {

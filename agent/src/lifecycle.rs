@@ -11,9 +11,11 @@
 //! needs, so a lost answer is only a delay.
 
 mod describe;
+mod draining;
 mod event;
 mod notices;
 mod previous;
+mod progress;
 mod readiness;
 mod remedy;
 mod scheduling;
@@ -88,8 +90,7 @@ impl Lifecycle {
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let own = match self.state {
             State::Judging { deadline } if !self.has_passed() => Some(deadline),
-            State::Draining { until, .. } if self.has_drained() => Some(until),
-            State::Draining { deadline, .. } => Some(deadline),
+            State::Draining { .. } => self.drain_ends(),
             State::Ailing(Replacement::At(when)) => Some(when),
             _ => None,
         };
@@ -150,6 +151,7 @@ impl Lifecycle {
             Event::TargetHealthSeen(seen) => self.traffic_seen(seen, now),
             Event::Restarted(Ok(())) => self.duties.done(Duty::Restart),
             Event::Restarted(Err(NoAnswer)) => self.duties.failed(Duty::Restart, now),
+            Event::DrainChecked(answer) => self.drain_checked(answer, now),
             Event::PeersSeen(peers) => self.peers_seen(peers, now),
             Event::Reported(Ok(())) => self.reported_unhealthy(now),
             Event::Reported(Err(NoAnswer)) => self.duties.failed(Duty::Report, now),
@@ -168,10 +170,11 @@ impl Lifecycle {
 
     /// Continues where the previous daemon stopped.
     fn resume(&mut self, previous: PreviousDaemon, terms: Terms, now: Instant) {
-        let stage = previous.stage;
+        let (stage, drained_for) = (previous.stage, previous.drained_for);
         self.resumed(previous, terms, now);
         if matches!(stage, LifeStage::Draining | LifeStage::Departing) {
             self.terminated_by_group(now);
+            self.resume_drain(drained_for, now);
         }
         if stage == LifeStage::Departing {
             self.drained();
@@ -251,11 +254,6 @@ impl Lifecycle {
 
     fn has_passed(&self) -> bool {
         self.passes >= self.terms.gate.passes
-    }
-
-    /// Whether nothing remains to be done before the instance may be released.
-    fn has_drained(&self) -> bool {
-        self.traffic.is_out()
     }
 
     /// Where the group keeps this instance out of service, for messages; `None` if it does not.
@@ -345,6 +343,7 @@ impl Lifecycle {
         if departing && awaits_it && self.state != State::Identifying {
             self.group_terminates(now);
         }
+        self.drain_membership_seen();
         if let State::Ailing(asking @ (Replacement::Asking | Replacement::Weighing)) = self.state {
             match self.place {
                 Place::In(Membership {
@@ -395,12 +394,14 @@ impl Lifecycle {
 
     /// An answer or a heartbeat for a hook had no answer.
     fn hook_call_failed(&mut self, duty: Duty, now: Instant) {
+        self.heartbeat_owed |= duty == Duty::Heartbeat;
         self.duties.failed(duty, now);
         self.distrust_hooks(now);
     }
 
     fn heartbeat_sent(&mut self, receipt: Receipt, now: Instant) {
         self.duties.done(Duty::Heartbeat);
+        self.heartbeat_owed = false;
         if receipt == Receipt::NotActive {
             self.distrust_hooks(now);
             self.ask_again(PHASE_INTERVAL, now);
@@ -453,11 +454,7 @@ impl Lifecycle {
                 let limit = self.terms.gate.deadline.as_secs();
                 self.gate_failed(format!("not fit within {limit} s: {last}"), now);
             }
-            State::Draining { until, .. } if now >= until && self.has_drained() => self.drained(),
-            State::Draining { deadline, .. } if now >= deadline => {
-                self.overdue = !self.has_drained();
-                self.drained();
-            }
+            State::Draining { .. } => self.end_drain(now),
             State::Ailing(Replacement::At(when)) if now >= when => {
                 self.state = State::Ailing(Replacement::Asking);
                 self.ask_again(Duration::ZERO, now);
@@ -480,6 +477,7 @@ impl Lifecycle {
         if self.judgement.as_ref() == Some(&judgement) {
             return;
         }
+        self.ever_fit |= verdict == Verdict::Fit;
         self.judgement = Some(judgement.clone());
         self.outbox.push(Action::Declare(judgement));
         let dice = self.duties.jitter();

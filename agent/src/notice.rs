@@ -48,6 +48,9 @@ pub(crate) struct SpotNotices {
     pub(crate) rebalance: Option<Timestamp>,
 }
 
+/// How long an interruption whose time cannot be parsed is ahead: AWS gives no more.
+const SPOT_NOTICE: SignedDuration = SignedDuration::from_secs(120);
+
 /// Which notices start a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoticeTerms {
@@ -157,6 +160,16 @@ impl Notices {
                 (why, Some(begins))
             })
         })
+    }
+
+    /// When EC2 stops the instance, as far as it is announced and still to come.
+    pub(crate) fn stops_at(&self, clock: Timestamp) -> Option<Timestamp> {
+        let soon = clock.checked_add(SPOT_NOTICE).unwrap_or(clock);
+        let spot = self.spot.interruption.iter();
+        let spot = spot.map(|spot| spot.at.unwrap_or(soon));
+        let scheduled = self.schedule.iter().filter(|event| event.stops_instance());
+        let scheduled = scheduled.filter_map(|event| event.not_before);
+        spot.chain(scheduled.filter(|begins| *begins > clock)).min()
     }
 }
 
@@ -286,6 +299,38 @@ mod tests {
             ("Spot interruption: interrupt", None)
         );
         assert!(read_schedule("{}").is_empty());
+    }
+
+    #[test]
+    fn the_earliest_announced_stop_counts() {
+        let clock = at("2019-01-21T09:00:00Z");
+        let spot = |text: &str| SpotNotices {
+            interruption: Some(read_spot(text)),
+            rebalance: Some(clock),
+        };
+        let soon = r#"{"action":"stop","time":"2019-01-21T09:00:20Z"}"#;
+        let late = r#"{"action":"stop","time":"2019-01-21T09:02:00Z"}"#;
+        for (schedule, seen, ends) in [
+            ("[]", SpotNotices::default(), None),
+            ("[]", spot(late), Some("2019-01-21T09:02:00Z")),
+            ("[]", spot("<html>"), Some("2019-01-21T09:02:00Z")),
+            (
+                SCHEDULE,
+                SpotNotices::default(),
+                Some("2019-01-21T09:00:43Z"),
+            ),
+            (SCHEDULE, spot(late), Some("2019-01-21T09:00:43Z")),
+            (SCHEDULE, spot(soon), Some("2019-01-21T09:00:20Z")),
+        ] {
+            let mut notices = Notices::default();
+            notices.update_schedule(read_schedule(schedule));
+            notices.update_spot(seen, clock);
+            assert_eq!(notices.stops_at(clock), ends.map(at), "{ends:?}");
+        }
+        // An event that has begun without a stop says nothing about when.
+        let mut notices = Notices::default();
+        notices.update_schedule(read_schedule(SCHEDULE));
+        assert_eq!(notices.stops_at(at("2019-01-21T09:00:43Z")), None);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::metrics::{Meter, http};
 use crate::notify::Supervisor;
 use crate::output;
 use crate::registry::Registry;
-use crate::settings::{ImageName, Service, Settings, Sources};
+use crate::settings::{DrainCheck, ImageName, Service, Settings, Sources};
 use crate::status_file::{DaemonStatus, DaemonStatusFile};
 use crate::update_permission::{self, UpdatePermission};
 
@@ -122,6 +122,7 @@ struct Daemon {
     unidentified: Option<String>,
     image: Option<ImageName>,
     services: Arc<[Service]>,
+    drain_check: Option<Arc<DrainCheck>>,
     verdict: Option<Verdict>,
     since: Option<Timestamp>,
     started_at: Timestamp,
@@ -152,6 +153,7 @@ pub(crate) async fn run(
         unidentified: None,
         image: None,
         services: Arc::new([]),
+        drain_check: None,
         verdict: None,
         since: None,
         started_at: Timestamp::now(),
@@ -314,6 +316,7 @@ impl Daemon {
                 }
                 self.image = Some(settings.image);
                 self.services = settings.services.into();
+                self.drain_check = settings.drain_check.map(Arc::new);
                 Ok(terms)
             }
             Err(error) => {
@@ -331,7 +334,7 @@ impl Daemon {
         self.restarts = left.restarts.clone();
         self.lifecycle
             .adopt(left.registered.clone(), Instant::now().into_std());
-        let Some(mut previous) = left.previous_daemon() else {
+        let Some(mut previous) = left.previous_daemon((self.adapters.clock)()) else {
             return;
         };
         previous

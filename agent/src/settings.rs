@@ -25,9 +25,11 @@ use self::refusal::{number, refused, seconds};
 use self::update::UpdateFragment;
 use crate::notice::NoticeTerms;
 
+mod drain;
 mod metrics;
 mod refusal;
 
+pub(crate) use drain::{Drain, DrainCheck, DrainCheckKind, OnFailure};
 pub(crate) use metrics::Metrics;
 pub(crate) use refusal::Refused;
 
@@ -68,11 +70,6 @@ fragment!(ServingFragment {
     replace: bool,
     replace_after_seconds: u64,
 });
-fragment!(DrainFragment {
-    settle_seconds: u64,
-    deadline_seconds: u64,
-    on_failure: OnFailure,
-});
 fragment!(NoticesFragment {
     drain_on_rebalance: bool,
     drain_before_seconds: u64,
@@ -110,7 +107,7 @@ struct Fragment {
     #[serde(default)]
     serving: ServingFragment,
     #[serde(default)]
-    drain: DrainFragment,
+    drain: contract::drain::Drain,
     #[serde(default)]
     notices: NoticesFragment,
     #[serde(default)]
@@ -383,6 +380,8 @@ pub(crate) struct Settings {
     pub(crate) target_groups: Vec<String>,
     /// How an instance drains.
     pub(crate) drain: Drain,
+    /// How its services are asked whether they are still busy, if they are.
+    pub(crate) drain_check: Option<DrainCheck>,
     /// Which of EC2's notices start a drain.
     pub(crate) notices: NoticeTerms,
     /// Which of the group's hooks are the agent's, if the group has several.
@@ -428,27 +427,6 @@ pub(crate) struct Serving {
     pub(crate) fleet_guard_percent: u32,
     /// How long an instance must have been unfit before the group is asked to replace it; `None`: never.
     pub(crate) replace_after: Option<Duration>,
-}
-
-/// The drain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Drain {
-    /// Least time between the start of the drain and the answer to the termination hook.
-    pub(crate) settle: Duration,
-    /// Longest time of the drain, even if something remains to be done.
-    pub(crate) deadline: Duration,
-    /// How the termination hook is answered after the deadline.
-    pub(crate) on_failure: OnFailure,
-}
-
-/// How the termination hook is answered when the drain did not finish before its deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum OnFailure {
-    /// CONTINUE: the instance is terminated.
-    Continue,
-    /// ABANDON: further hooks are skipped, and a group with such a lifecycle policy retains the instance.
-    Abandon,
 }
 
 /// Names of the agent's hooks, if the settings have them.
@@ -499,12 +477,14 @@ impl Settings {
         if machine {
             serving.replace_after = None;
         }
+        let (drain, drain_check) = drain::validate(inputs.drain)?;
         Ok(Self {
             gate: Gate::validate(&inputs.gate)?,
             serving,
             image: ImageName::parse(&image)?,
             target_groups: target_groups(inputs.serving.target_groups.unwrap_or_default())?,
-            drain: Drain::validate(&inputs.drain)?,
+            drain,
+            drain_check,
             notices: notice_terms(&inputs.notices)?,
             hooks: HookNames {
                 launch: inputs.hooks.launch,
@@ -587,32 +567,6 @@ impl Serving {
                 100,
             )?,
             replace_after: table.replace.unwrap_or(true).then_some(after),
-        })
-    }
-}
-
-impl Drain {
-    fn validate(table: &DrainFragment) -> Result<Self> {
-        let settle = seconds("drain.settle_seconds", table.settle_seconds, 5, 0, 7_200)?;
-        // Two days: what AWS allows a lifecycle hook in all.
-        let deadline = seconds(
-            "drain.deadline_seconds",
-            table.deadline_seconds,
-            600.max(settle.as_secs()),
-            1,
-            172_800,
-        )?;
-        if deadline < settle {
-            return refused(format!(
-                "drain.deadline_seconds: {} s end before drain.settle_seconds, {} s",
-                deadline.as_secs(),
-                settle.as_secs()
-            ));
-        }
-        Ok(Self {
-            settle,
-            deadline,
-            on_failure: table.on_failure.unwrap_or(OnFailure::Continue),
         })
     }
 }

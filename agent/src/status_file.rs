@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use agent_update::{Daemon, Health, PermissionAnswer};
 use anyhow::Context as _;
@@ -93,8 +94,8 @@ impl DaemonStatus {
         }
     }
 
-    /// The state to continue from; `None` if there is none.
-    pub(crate) fn previous_daemon(&self) -> Option<PreviousDaemon> {
+    /// The state to continue from; `None` if there is none. `clock` is the time of day.
+    pub(crate) fn previous_daemon(&self, clock: Timestamp) -> Option<PreviousDaemon> {
         let verdict = self.verdict?;
         // EC2 may have cancelled its notice meanwhile; if not, it is read again within seconds.
         if verdict == Verdict::Draining
@@ -109,10 +110,20 @@ impl DaemonStatus {
                 verdict,
                 reason: self.reason.clone(),
             },
+            drained_for: self.drained_for(clock),
             group: self.group.clone(),
             recorded: self.recorded && self.agent == agent_update::version(),
             round: self.services.clone(),
         })
+    }
+
+    /// How long the instance has been draining. A clock that was set back counts as no time.
+    fn drained_for(&self, clock: Timestamp) -> Duration {
+        let since = self.since.parse::<Timestamp>().ok();
+        let since = since.filter(|_| self.verdict == Some(Verdict::Draining));
+        since
+            .and_then(|since| Duration::try_from(clock.duration_since(since)).ok())
+            .unwrap_or_default()
     }
 }
 

@@ -67,10 +67,7 @@ impl Lifecycle {
                 self.terms.serving.passes
             ),
             State::Abandoned => "unfit; waiting for the group to terminate this instance".into(),
-            State::Draining { .. } if !self.traffic.is_out() => {
-                "draining; waiting for the load balancers to deregister this instance".into()
-            }
-            State::Draining { .. } => "draining; waiting for the last requests to finish".into(),
+            State::Draining { .. } => self.drain_waits_for(),
             State::Departing {
                 record_removed: false,
             } => "draining; removing the registry record".into(),

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::terms::Terms;
 use crate::balancer::TargetHealth;
 use crate::fleet::Peers;
-use crate::health::Checked;
+use crate::health::{Checked, DrainAnswer};
 use crate::hooks::{Answer, Hooks, Membership, Receipt};
 use crate::identity::TargetState;
 use crate::notice::{Scheduled, SpotNotices};
@@ -66,13 +66,15 @@ pub(crate) enum Event {
     TargetHealthSeen(Result<Vec<TargetHealth>, NoAnswer>),
     /// A restart of the failing services was requested.
     Restarted(Result<(), NoAnswer>),
+    /// The services' answer to whether they are still busy.
+    DrainChecked(DrainAnswer),
     /// The health of the group's other instances.
     PeersSeen(Result<Peers, NoAnswer>),
     /// The group was asked to replace the instance.
     Reported(Result<(), NoAnswer>),
 }
 
-/// What the loop does next. All but [`Action::Declare`] and [`Action::Announce`] return an event.
+/// What the loop does next. All but [`Action::Declare`], [`Action::Announce`] and [`Action::Warn`] return an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Read the instance's identity and the settings.
@@ -122,6 +124,8 @@ pub(crate) enum Action {
     AskTargetHealth(Vec<String>),
     /// Request a restart of these services.
     Restart(Vec<String>),
+    /// Ask the services whether they are still busy.
+    CheckDrain,
     /// Read the health of the other instances of this group.
     AskPeers(String),
     /// Ask the group to replace the instance.
@@ -130,6 +134,8 @@ pub(crate) enum Action {
     Declare(Judgement),
     /// Print a notice that is not a verdict.
     Announce(String),
+    /// Log a warning.
+    Warn(String),
 }
 
 /// The verdict and why.

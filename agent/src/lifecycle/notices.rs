@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::draining::LAST_MOMENTS;
 use super::event::{Action, NoAnswer};
 use super::state::{Lifecycle, State};
 use crate::duty::Duty;
@@ -17,9 +18,6 @@ const SPOT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Scheduled events are announced days ahead.
 const SCHEDULE_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Time that an instance keeps for its last calls when EC2 stops it at a known time.
-const LAST_MOMENTS: Duration = Duration::from_secs(15);
 
 impl Lifecycle {
     /// All current notices.
@@ -72,10 +70,11 @@ impl Lifecycle {
         }
     }
 
-    /// Whether notices still matter. They do not to an instance that the group is terminating.
+    /// Whether notices still matter. Those that come after the drain do not to an instance that the group terminates.
     pub(super) fn follows_notices(&self) -> bool {
         match self.state {
             State::Identifying | State::Abandoned => false,
+            State::Draining { .. } => true,
             _ => self.draining_for_notice || !self.is_on_way_out(),
         }
     }
@@ -89,19 +88,30 @@ impl Lifecycle {
         if !self.follows_notices() {
             return;
         }
+        let stops_at = self.notices.stops_at(clock);
         match self.notices.drain_reason(self.terms.notices, clock) {
             Some((why, end)) if !self.is_on_way_out() => {
-                let left = end.map(|end| {
-                    let left = Duration::try_from(end.duration_since(clock)).unwrap_or_default();
-                    left.saturating_sub(LAST_MOMENTS)
-                });
-                let limit = self.terms.drain.deadline;
-                let deadline = now + left.map_or(limit, |left| left.min(limit));
+                let limit = now + self.terms.drain.deadline;
+                let end = end.or(stops_at);
+                let deadline = end.map_or(limit, |end| limit.min(now + time_left(end, clock)));
                 self.notice_received(why, deadline, now);
             }
             // A hibernated Spot instance resumed, or the event was cancelled.
-            None if self.is_on_way_out() => self.notice_withdrawn(now),
-            _ => {}
+            None if self.draining_for_notice => self.notice_withdrawn(now),
+            _ => {
+                if let Some(end) = stops_at
+                    && self.end_drain_by(now + time_left(end, clock))
+                {
+                    let text = format!("EC2 stops this instance at {end}: the drain ends before");
+                    self.outbox.push(Action::Warn(text));
+                }
+            }
         }
     }
+}
+
+/// How long a drain may take until EC2 stops the instance.
+fn time_left(end: Timestamp, clock: Timestamp) -> Duration {
+    let left = Duration::try_from(end.duration_since(clock)).unwrap_or_default();
+    left.saturating_sub(LAST_MOMENTS)
 }

@@ -3,6 +3,8 @@
 //! Self-update restarts the daemon twice. Without this, an instance in service would be judged again, its record
 //! would flap, and hooks would be answered twice.
 
+use std::time::Duration;
+
 use contract::registry::Verdict;
 
 use super::event::Judgement;
@@ -34,6 +36,8 @@ pub(crate) struct PreviousDaemon {
     pub(crate) stage: LifeStage,
     /// Its verdict and the reason.
     pub(crate) judgement: Judgement,
+    /// How long the instance had been draining, if it was.
+    pub(crate) drained_for: Duration,
     /// Its group, if known.
     pub(crate) group: Option<String>,
     /// Whether the registry record is up to date and was written by this version.

@@ -34,6 +34,7 @@ impl Lifecycle {
             }
             State::Abandoned => self.ensure(Duty::TargetState, now),
             State::Draining { .. } => {
+                self.pursue_drain(now);
                 self.find_group_and_hooks(now);
                 if matches!(&self.place, Place::In(member) if !member.phase.is_terminating()) {
                     self.ask_again(self.membership_pause(), now);
@@ -227,13 +228,15 @@ impl Lifecycle {
                 .filter(|_| member.phase.is_terminating()),
             _ => None,
         };
-        match wanted.map(|hook| hook.timeout / 3) {
+        // After a failure much of the time is over already, and a second one must not end the hook.
+        let share = if self.heartbeat_owed { 9 } else { 3 };
+        match wanted.map(|hook| hook.timeout / share) {
             None => self.duties.drop(Duty::Heartbeat),
-            // Spread between 70 % and all of a third, so that the instances of a scale-out do not send heartbeats at
-            // the same time.
-            Some(third) if !self.duties.has(Duty::Heartbeat) => {
+            // Spread between 70 % and all of it, so that the instances of a scale-out do not send heartbeats at the same
+            // time.
+            Some(pause) if !self.duties.has(Duty::Heartbeat) => {
                 let spread = 0.7 + 0.3 * self.duties.jitter();
-                self.duties.at(Duty::Heartbeat, now + third.mul_f64(spread));
+                self.duties.at(Duty::Heartbeat, now + pause.mul_f64(spread));
             }
             Some(_) => {}
         }
@@ -288,6 +291,7 @@ impl Lifecycle {
                 self.begin_traffic(duty)
             }
             (Duty::Restart, ..) => self.begin_restart(),
+            (Duty::DrainCheck, ..) => self.begin_drain_check(now),
             (Duty::Peers, Some(group), _) => Some(Action::AskPeers(group)),
             (Duty::Report, ..) => Some(Action::ReportUnhealthy),
             // The group is no longer known: `pursue` schedules another read.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::event::{Action, Judgement};
 use super::previous::PreviousDaemon;
+use super::progress::Progress;
 use super::remedy::Remedy;
 use super::terms::Terms;
 use super::traffic::Traffic;
@@ -111,8 +112,14 @@ pub(crate) struct Lifecycle {
     pub(super) notices_read_at: Option<Timestamp>,
     /// The instance drains because of a notice, and the group has not terminated it yet.
     pub(super) draining_for_notice: bool,
+    /// What is known about the drain, once it began.
+    pub(super) drain: Option<Progress>,
     /// The drain reached its deadline.
     pub(super) overdue: bool,
+    /// The last heartbeat had no answer: the next one does not wait for its usual time.
+    pub(super) heartbeat_owed: bool,
+    /// The instance was fit at some time: its services may have work.
+    pub(super) ever_fit: bool,
     /// The settings were refused, which leaves nothing to check.
     pub(super) without_settings: bool,
     pub(super) passes: u32,
@@ -148,7 +155,10 @@ impl Lifecycle {
             notices: Notices::default(),
             notices_read_at: None,
             draining_for_notice: false,
+            drain: None,
             overdue: false,
+            heartbeat_owed: false,
+            ever_fit: false,
             without_settings: false,
             passes: 0,
             failures: 0,

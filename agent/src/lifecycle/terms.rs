@@ -58,6 +58,7 @@ impl Terms {
             drain: Drain {
                 settle: second * 5,
                 deadline: second * 600,
+                poll: None,
                 on_failure: OnFailure::Continue,
             },
             notices: NoticeTerms::default(),

@@ -1,5 +1,6 @@
 //! The lifecycle with a simulated group, on simulated time; results are transcripts.
 
+mod draining;
 mod image_tests;
 mod life;
 mod notices;
@@ -45,6 +46,7 @@ fn after(stage: LifeStage, verdict: Verdict, phase: Phase) -> Life {
                 _ => String::new(),
             },
         },
+        drained_for: Duration::ZERO,
         group: Some("fleet".into()),
         recorded: true,
         round: Round::new(),

@@ -6,6 +6,7 @@ use std::time::Instant;
 use contract::registry::Verdict;
 
 use super::previous::{LifeStage, PreviousDaemon};
+use super::progress::Progress;
 use super::state::{ENDED_BY_GROUP, Lifecycle, Place, State};
 use super::terms::Terms;
 use super::window::Window;
@@ -26,6 +27,14 @@ impl Lifecycle {
         self.launch_hook_answered = previous.group.is_some()
             && matches!(previous.stage, LifeStage::Serving | LifeStage::Ailing);
         self.group = previous.group;
+        // One that was unfit at its launch hook, or abandoned there, never was fit.
+        self.ever_fit = match previous.stage {
+            LifeStage::Admitting | LifeStage::Serving | LifeStage::Ailing => true,
+            LifeStage::Refusing | LifeStage::Abandoned => false,
+            LifeStage::Draining | LifeStage::Departing => {
+                previous.judgement.verdict == Verdict::Draining
+            }
+        };
         self.state = match previous.stage {
             LifeStage::Admitting => State::Admitting,
             LifeStage::Serving => State::Serving,
@@ -127,6 +136,7 @@ impl Lifecycle {
 
     pub(super) fn notice_withdrawn(&mut self, now: Instant) {
         (self.draining_for_notice, self.overdue) = (false, false);
+        self.duties.drop(Duty::DrainCheck);
         self.restart_gate(now);
     }
 
@@ -167,6 +177,7 @@ impl Lifecycle {
             Duty::Membership,
             Duty::Answer,
             Duty::Heartbeat,
+            Duty::DrainCheck,
         ] {
             self.duties.drop(duty);
         }
@@ -175,6 +186,8 @@ impl Lifecycle {
             self.place = Place::Unknown;
         }
         let never_served = self.state == State::Abandoned;
+        let asks = self.ever_fit && !never_served && self.terms.drain.poll.is_some();
+        self.drain = Some(Progress::new(now, asks));
         self.state = State::Draining {
             until: deadline.min(now + self.terms.drain.settle),
             deadline,
@@ -186,6 +199,12 @@ impl Lifecycle {
     }
 
     pub(super) fn drained(&mut self) {
+        self.duties.drop(Duty::DrainCheck);
+        if !self.draining_for_notice {
+            for duty in [Duty::Spot, Duty::Schedule] {
+                self.duties.drop(duty);
+            }
+        }
         self.place = Place::Unknown;
         self.forget_record();
         self.state = State::Departing {

@@ -15,7 +15,7 @@ use support::text;
 use super::{Daemon, Done, or_no_answer};
 use crate::balancer::{Balancer, TargetHealth};
 use crate::fleet::{Member, Peers};
-use crate::health::{self, Round};
+use crate::health::{self, DrainAnswer, Round};
 use crate::hooks::{Answer, Group};
 use crate::identity::Unreachable;
 use crate::image_tests::{self, RESULTS};
@@ -36,6 +36,7 @@ impl Daemon {
             Action::AskSpot => self.ask_spot(),
             Action::AskSchedule => self.ask_schedule(),
             Action::Announce(text) => self.announce(&text),
+            Action::Warn(text) => tracing::warn!("{}", text::line(&text, text::REASON)),
             Action::AskMembership => self.ask_membership(),
             Action::AskHooks(group) => self.ask_hooks(group),
             Action::Complete {
@@ -51,6 +52,7 @@ impl Daemon {
             Action::Deregister(names) => self.deregister(names),
             Action::AskTargetHealth(names) => self.ask_target_health(names),
             Action::Restart(names) => self.restart(&names),
+            Action::CheckDrain => self.check_drain(),
             Action::AskPeers(group) => self.ask_peers(group),
             Action::ReportUnhealthy => self.report_unhealthy(),
         }
@@ -262,6 +264,17 @@ impl Daemon {
             }
         }
         self.spawn(async move { Event::Restarted(done) });
+    }
+
+    /// Asks the services whether they are still busy. Without a check the lifecycle does not ask.
+    fn check_drain(&mut self) {
+        let (checks, check) = (self.adapters.health.clone(), self.drain_check.clone());
+        self.spawn(async move {
+            Event::DrainChecked(match check {
+                Some(check) => checks.still_busy(check).await,
+                None => DrainAnswer::Done,
+            })
+        });
     }
 
     /// Reads the health of the other instances of the group `name`.

@@ -1,5 +1,6 @@
 //! The loop on paused time, with adapters in memory.
 
+mod draining;
 mod fakes;
 
 use super::actions::{verdict_line, versions};

@@ -164,7 +164,8 @@ fn an_unknown_key_is_refused_with_place_and_suggestion() {
     );
     assert_eq!(
         image.refusal(Some("#imagebuilder-agent\n[drain]\nzzz = 1")),
-        "user data:3:1: unknown key `zzz`\nhint: known keys: settle_seconds, deadline_seconds, on_failure"
+        "user data:3:1: unknown key `zzz`\nhint: known keys: url, command, interval_seconds, \
+         timeout_seconds, settle_seconds, deadline_seconds, on_failure"
     );
 }
 
@@ -213,6 +214,19 @@ fn what_makes_no_sense_is_refused() {
         (
             "[drain]\nsettle_seconds = 9\ndeadline_seconds = 8",
             "drain.deadline_seconds: 8 s end before",
+        ),
+        (
+            "[drain]\nurl = \"http://shop.example/busy\"\ntimeout_seconds = 0",
+            "drain.url: not a plain HTTP address of this instance\ndrain.timeout_seconds: 0 is not between 1 and 60\n\
+             hint: use one on loopback, such as http://127.0.0.1:8080/busy",
+        ),
+        (
+            "[drain]\nurl = \"http://127.0.0.1/\"\ncommand = [\"/bin/true\"]",
+            "drain.command: set beside url\nhint: remove one of the two",
+        ),
+        (
+            "[drain]\nsettle_second = 1",
+            "agent.d/x.toml:2:1: unknown key `settle_second`\nhint: did you mean `settle_seconds`?",
         ),
         (
             "[serving]\ntarget_groups = [\"shop\"]",

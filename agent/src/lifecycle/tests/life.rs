@@ -2,6 +2,7 @@
 
 use crate::balancer::TargetHealth;
 use crate::fleet::Peers;
+use crate::health::DrainAnswer;
 use crate::hooks::Hooks;
 use crate::lifecycle::*;
 use crate::notice::NoticeTerms;
@@ -42,6 +43,7 @@ pub(super) fn terms() -> Terms {
         drain: Drain {
             settle: second * 5,
             deadline: second * 60,
+            poll: None,
             on_failure: OnFailure::Continue,
         },
         notices: NoticeTerms::default(),
@@ -88,7 +90,14 @@ pub(super) struct Life {
     pub(super) slowness: u64,
     pub(super) turns: u32,
     pub(super) dice: Dice,
+    /// The heartbeats that were taken, by when.
     pub(super) beats: Vec<u64>,
+    /// How many were sent, and which of them fail.
+    pub(super) heartbeats: u32,
+    pub(super) beats_fail: fn(u32) -> bool,
+    /// What the services answer when they are asked whether they are busy, and when they were asked.
+    pub(super) answers: fn(u64) -> DrainAnswer,
+    pub(super) questions: Vec<u64>,
     pub(super) writes: Vec<u64>,
 }
 
@@ -136,6 +145,10 @@ impl Life {
             turns: 0,
             dice: Dice(1),
             beats: Vec::new(),
+            heartbeats: 0,
+            beats_fail: |_| false,
+            answers: |_| DrainAnswer::Done,
+            questions: Vec::new(),
             writes: Vec::new(),
         }
     }
@@ -270,10 +283,20 @@ impl Life {
                 } else {
                     Receipt::NotActive
                 };
-                if self.api && active {
+                self.heartbeats += 1;
+                let up = self.api && !(self.beats_fail)(self.heartbeats);
+                if up && active {
                     self.beats.push(self.at());
                 }
-                Event::HeartbeatSent(when(self.api, receipt))
+                Event::HeartbeatSent(when(up, receipt))
+            }
+            Action::CheckDrain => {
+                self.questions.push(self.at());
+                Event::DrainChecked((self.answers)(self.at()))
+            }
+            Action::Warn(text) => {
+                self.note(&format!("warned: {text}"));
+                return None;
             }
             Action::WriteRecord => {
                 let up = self.api && self.parameters;

@@ -1,6 +1,7 @@
 //! Properties that hold for random sequences of events.
 
 use super::life::{Dice, Life, terms};
+use crate::health::{DrainAnswer, Unclear};
 use crate::lifecycle::*;
 use crate::notice::SpotNotices;
 
@@ -25,7 +26,7 @@ impl Life {
                 ["CONTINUE", _, "out:", _] => {
                     assert!(verdict == "Draining" || abandoned, "{}", context());
                 }
-                ["announced:", ..] => {}
+                ["announced:" | "warned:", ..] => {}
                 // EC2 called its notice off, or a hibernated instance woke up: the one way back.
                 ["Judging"] if back => {
                     verdict = "Judging";
@@ -82,9 +83,18 @@ fn invariants_hold_for_any_sequence_of_events() {
         terms.serving.restart = true;
         terms.target_groups = vec!["arn:ours".to_owned()];
         terms.drain.deadline = Duration::from_secs(600);
+        terms.drain.poll = seed.is_multiple_of(2).then_some(Duration::from_secs(5));
         life.terms = Ok(terms);
         (life.slowness, life.dice) = (seed * 10, Dice(dice.0));
         for _ in 0..25 {
+            life.answers = [
+                |_| DrainAnswer::Busy,
+                |_| DrainAnswer::Done,
+                |_| DrainAnswer::Unclear {
+                    kind: Unclear::Failed,
+                    detail: String::new(),
+                },
+            ][usize::try_from(seed % 7 % 3).unwrap()];
             match dice.below(18) {
                 0 => life.api = !life.api,
                 1 => life.imds = !life.imds,
@@ -135,6 +145,7 @@ fn invariants_hold_for_any_sequence_of_events() {
             life.assert_lawful(seed);
         }
         (life.api, life.imds, life.healthy) = (true, true, true);
+        life.answers = |_| DrainAnswer::Done;
         life.spot = SpotNotices::default();
         life.slept += 120;
         match life.place {

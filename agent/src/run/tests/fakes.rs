@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::super::*;
 use crate::balancer::TargetHealth;
 use crate::fleet::{Fleet, Member};
-use crate::health::{Checked, Round};
+use crate::health::{Checked, Checks, DrainAnswer, Round};
 use crate::hooks::{Answer, Hook, Hooks, Membership, Phase, Receipt};
 use crate::identity::TargetState;
 use crate::notice::{Scheduled, SpotNotices};
@@ -31,6 +31,11 @@ pub(super) struct Facts {
     pub(super) phase: Option<Phase>,
     pub(super) api_down: bool,
     pub(super) healthy: bool,
+    /// The settings' own drain check is made.
+    pub(super) real_drain: bool,
+    /// How long the services are busy after the start, and how often they were asked.
+    pub(super) busy_for: Duration,
+    pub(super) asked_busy: usize,
     pub(super) record: Option<Record>,
     pub(super) answers: Vec<(String, &'static str)>,
     pub(super) beats: usize,
@@ -44,6 +49,7 @@ pub(super) struct Facts {
 
 pub(super) struct Fake {
     facts: watch::Sender<Facts>,
+    opened: Instant,
     /// A call that never comes back, when set.
     pub(super) stuck: Mutex<bool>,
 }
@@ -51,6 +57,11 @@ pub(super) struct Fake {
 impl Fake {
     pub(super) fn facts(&self) -> Facts {
         self.facts.borrow().clone()
+    }
+
+    /// Time since the daemon's start.
+    pub(super) fn age(&self) -> Duration {
+        self.opened.elapsed()
     }
 
     fn api(&self) -> Result<()> {
@@ -248,6 +259,17 @@ impl HealthCheck for Fake {
         let round: Round = names.map(|name| (name, found.clone())).collect();
         round.into()
     }
+
+    async fn still_busy(&self, check: Arc<DrainCheck>) -> DrainAnswer {
+        self.facts.send_modify(|facts| facts.asked_busy += 1);
+        if self.facts().real_drain {
+            return Checks::default().still_busy(check).await;
+        }
+        match self.opened.elapsed() < self.facts().busy_for {
+            true => DrainAnswer::Busy,
+            false => DrainAnswer::Done,
+        }
+    }
 }
 
 struct Notes(Arc<Fake>);
@@ -292,6 +314,7 @@ impl Harness {
         std::fs::write(dir.path().join("agent.toml"), SETTINGS).unwrap();
         let fake = Arc::new(Fake {
             facts: watch::Sender::new(facts),
+            opened: Instant::now(),
             stuck: Mutex::new(false),
         });
         let adapters = Adapters {
