@@ -234,6 +234,42 @@ fn no_heartbeat_extends_beyond_a_hundred_times_the_timeout() {
     );
 }
 
+/// A worker that is busy for three minutes keeps a termination hook of 30 s waiting.
+#[test]
+fn heartbeats_prolong_a_termination_hook() {
+    let hook = "LifecycleHookSpecificationList.member.1";
+    let keys = [
+        "LifecycleHookName",
+        "LifecycleTransition",
+        "HeartbeatTimeout",
+    ]
+    .map(|key| format!("{hook}.{key}"));
+    let values = ["drain", "autoscaling:EC2_INSTANCE_TERMINATING", "30"];
+    let form: Vec<(&str, &str)> = keys.iter().map(String::as_str).zip(values).collect();
+    let mut bench = Bench::group(1, &form);
+    let id = bench.ids()[0].clone();
+    bench
+        .ask("SetDesiredCapacity", &[("DesiredCapacity", "0")])
+        .expect("set");
+    bench.run(5);
+    let beat = [("LifecycleHookName", "drain"), ("InstanceId", id.as_str())];
+    for _ in 0..9 {
+        bench.run(20);
+        assert_eq!(bench.of().members[0].state, LifecycleState::TerminatingWait);
+        bench
+            .ask("RecordLifecycleActionHeartbeat", &beat)
+            .expect("open");
+    }
+    assert_eq!(bench.environment.instances[&id].state, "running");
+    bench.run(31);
+    assert!(bench.of().member(&id.as_str().into()).is_none());
+    let late = bench
+        .ask("RecordLifecycleActionHeartbeat", &beat)
+        .expect_err("over");
+    assert_eq!(late.code, "ValidationError");
+    assert!(late.message.starts_with("No active Lifecycle Action"));
+}
+
 #[test]
 fn all_launch_hooks_open_at_once_and_one_abandon_suffices() {
     let mut bench = Bench::new();
