@@ -39,6 +39,8 @@ pub(crate) struct Facts {
     pub(crate) parameters: BTreeMap<String, String>,
     /// `Action key=value …` of every call that changed something; heartbeats change nothing.
     pub(crate) calls: Vec<String>,
+    /// How often a hook's timeout was restarted.
+    pub(crate) heartbeats: usize,
     pub(crate) ipv1_asked: bool,
     /// Requests of the metadata service and of AWS.
     pub(crate) aws_asked: usize,
@@ -57,6 +59,8 @@ pub(crate) enum Health {
     Slow,
     /// Well and ill by turns.
     Flapping,
+    /// 204: no work is left.
+    Done,
 }
 
 #[derive(Clone)]
@@ -82,6 +86,7 @@ impl Cloud {
             faults: BTreeMap::new(),
             parameters: BTreeMap::new(),
             calls: Vec::new(),
+            heartbeats: 0,
             ipv1_asked: false,
             aws_asked: 0,
             metadata_read: BTreeSet::new(),
@@ -178,6 +183,7 @@ async fn answer(
                 Health::Fit => StatusCode::OK.into_response(),
                 Health::Flapping if facts.asked[name] % 2 == 0 => StatusCode::OK.into_response(),
                 Health::Sick | Health::Flapping => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+                Health::Done => StatusCode::NO_CONTENT.into_response(),
                 Health::Slow => std::future::pending().await,
             }
         }
@@ -338,8 +344,9 @@ fn autoscaling(cloud: &Cloud, body: &str) -> Response {
                     _ => facts.lifecycle,
                 };
                 // Heartbeats come by the clock: how many is for the machine's speed to say.
-                if action != "RecordLifecycleActionHeartbeat" {
-                    facts.calls.push(call);
+                match action {
+                    "RecordLifecycleActionHeartbeat" => facts.heartbeats += 1,
+                    _ => facts.calls.push(call),
                 }
             });
             String::new()

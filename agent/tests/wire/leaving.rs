@@ -137,3 +137,57 @@ async fn a_shutdown_without_a_hook_updates_record_and_targets() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_busy_worker_is_awaited_over_the_wire() {
+    let house = Box::new("").await;
+    let url = format!("{}/services/worker", house.cloud.url);
+    house.reset(|text| {
+        let own = format!("settle_seconds = 0\nurl = \"{url}\"\ninterval_seconds = 1\n");
+        text.replace("settle_seconds = 0\n", &own)
+    });
+    house.cloud.change(|facts| {
+        facts.target = Some("InService");
+        facts.lifecycle = Some("InService");
+        // 200: busy.
+        facts.services.insert("worker", Health::Fit);
+        facts
+            .faults
+            .insert("RecordLifecycleActionHeartbeat", (1, "Throttling"));
+    });
+    let agent = house.agent(&["run"]).spawn().unwrap();
+    house.until_verdict(Verdict::Fit).await;
+    house.cloud.change(|facts| {
+        facts.target = Some("Terminated");
+        facts.lifecycle = Some("Terminating:Wait");
+    });
+    let shown = house
+        .until_shown(|shown| shown["waiting_for"] == "draining; the services are still busy")
+        .await;
+    assert_eq!(shown["verdict"], "draining", "{shown:#}");
+    let facts = house.cloud.until(|facts| facts.heartbeats > 0).await;
+    assert!(facts.calls.is_empty(), "{:?}", facts.calls);
+    house.cloud.change(|facts| {
+        facts.services.insert("worker", Health::Sick);
+    });
+    let asked = house.cloud.facts().asked["worker"];
+    house
+        .cloud
+        .until(|facts| facts.asked["worker"] > asked + 2)
+        .await;
+    house.cloud.change(|facts| {
+        facts.services.insert("worker", Health::Done);
+    });
+    let facts = house
+        .cloud
+        .until(|facts| facts.lifecycle == Some("Terminating:Proceed"))
+        .await;
+    assert_eq!(
+        facts.calls,
+        ["DeleteParameter", "CompleteLifecycleAction out CONTINUE"]
+    );
+    let (code, log) = stop(agent).await;
+    assert_eq!(code, Some(0));
+    let warned = "so they count as busy: /services/worker answered 503 Service Unavailable";
+    assert_eq!(log.matches(warned).count(), 1, "{log}");
+}
