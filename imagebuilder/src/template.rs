@@ -160,15 +160,20 @@ struct KeyView {
 }
 
 fn check_view<'a>((name, check): (&'a String, &'a CheckTable)) -> CheckView<'a> {
-    let keys = toml::Table::try_from(check).unwrap_or_default().into_iter();
+    CheckView {
+        name,
+        keys: key_views(check),
+    }
+}
+
+/// The keys of a table that are set, each with its value as TOML.
+fn key_views(table: &impl Serialize) -> Vec<KeyView> {
+    let keys = toml::Table::try_from(table).unwrap_or_default().into_iter();
     let view = |(key, value): (String, toml::Value)| KeyView {
         key,
         value: value.to_string(),
     };
-    CheckView {
-        name,
-        keys: keys.map(view).collect(),
-    }
+    keys.map(view).collect()
 }
 
 fn service_view<'a>(name: &'a ServiceName, service: &'a Service) -> ServiceView<'a> {
@@ -346,6 +351,7 @@ impl Templates {
                 ("deadline_seconds", gate.deadline_seconds),
             ]),
         );
+        context.insert("drain", &key_views(&config.image.agent.drain));
         self.render(AGENT, &context)
     }
 
@@ -596,6 +602,10 @@ name = "debian-12-*"
 binary = "agent"
 [image.agent.gate]
 passes = 5
+[image.agent.drain]
+command = ["/usr/lib/shop/busy", "--queue", "a \"b\""]
+deadline_seconds = 7200
+on_failure = "abandon"
 [services.orders]
 unit = "orders.service"
 health_url = "http://127.0.0.1:8080/gtg"

@@ -7,6 +7,7 @@ mod channel;
 mod checks;
 mod closed;
 mod contents;
+mod drain;
 mod image_tests;
 pub(crate) mod layers;
 mod metadata;
@@ -170,6 +171,9 @@ pub(crate) struct Agent {
     /// When an instance is fit.
     #[serde(default)]
     pub(crate) gate: AgentGate,
+    /// How an instance drains.
+    #[serde(default)]
+    pub(crate) drain: contract::drain::Drain,
 }
 
 /// `[image.agent.gate]`.
@@ -568,6 +572,7 @@ impl Config {
         ));
         findings.extend(tags::findings(&self.tags));
         findings.extend(self.image.agent.gate.validate().err());
+        findings.extend(drain::findings(&self.image.agent.drain));
         if let Some(channel) = &self.channel {
             findings.extend(channel.validate().err());
         }

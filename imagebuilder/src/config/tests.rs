@@ -62,6 +62,15 @@ fn every_refusal_has_its_place_and_its_hint() {
             "10 passes 2 s apart do not fit into it",
         ),
         (
+            "drain = { url = \"http://shop.example/\", deadline_seconds = 172801 }\n",
+            "ib.toml: [image.agent.drain] url: not a plain HTTP address of this instance: use one on loopback, such as \
+             http://127.0.0.1:8080/busy\nib.toml: [image.agent.drain] deadline_seconds: 172801 is not between 1 and 172800",
+        ),
+        (
+            "drain = { settle_second = 1 }\n",
+            "did you mean `settle_seconds`?",
+        ),
+        (
             "[channel]\nrepository = \"channel\"\nurll = \"x\"\n",
             "ib.toml:10: unknown field `urll`",
         ),

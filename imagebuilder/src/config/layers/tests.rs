@@ -328,7 +328,7 @@ const WITHOUT_DEFAULT: [(&str, &[&str]); 12] = [
         &["size_gib", "type", "iops", "throughput"],
     ),
     ("image.packages", &[]),
-    ("image.agent", &["binary", "gate"]),
+    ("image.agent", &["binary", "gate", "drain"]),
     ("image.agent.gate", &[]),
     (
         "bake",
