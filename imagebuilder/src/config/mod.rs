@@ -597,7 +597,6 @@ impl Config {
         findings.extend(image_tests::findings(
             &self.image.test,
             self.bake.gate.timeout_seconds,
-            self.services.keys(),
         ));
         findings.extend(self.bake.findings());
         findings

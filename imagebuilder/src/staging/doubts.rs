@@ -142,10 +142,16 @@ impl Staging {
             let Some(unit) = table.unit().filter(|unit| !known.contains(*unit)) else {
                 continue;
             };
-            if let Some(near) = support::nearest(unit, known.iter().map(String::as_str)) {
+            let Some((stem, kind)) = unit.rsplit_once('.') else {
+                continue;
+            };
+            // Without the kind, which is most of a short name.
+            let stems = known.iter().filter_map(|unit| unit.rsplit_once('.'));
+            let stems = stems.filter(|(_, other)| *other == kind);
+            if let Some(near) = support::nearest(stem, stems.map(|(stem, _)| stem)) {
                 doubts.push(Doubt {
                     what: format!("[services.{name}.checks.{check}] unit {unit} is none that this image brings"),
-                    fix: format!("did you mean `{near}`? If the source image has {unit}, this is no fault"),
+                    fix: format!("did you mean `{near}.{kind}`? If the source image has {unit}, this is no fault"),
                 });
             }
         }

@@ -56,10 +56,6 @@ fn tests_that_cannot_be_run_are_refused_when_read() {
             format!("{script}timeout_seconds = 600\n"),
             "[bake.gate] timeout_seconds is 600, and the tests alone may take 600 s",
         ),
-        (
-            format!("{script}[services.\"test.a\"]\n"),
-            "[services.test.a] its name begins as the result of a test",
-        ),
     ] {
         let message = refusal(&more);
         assert!(message.contains(want), "{more}: {message}\nmisses {want}");
