@@ -2,6 +2,7 @@
 //!
 //! The program is [`main`]; the subcommands are in `commands`.
 
+mod archives;
 mod bake;
 mod channel;
 mod cli;

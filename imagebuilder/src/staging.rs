@@ -751,6 +751,8 @@ ORDERS_LISTEN = "127.0.0.1:9090"
         ] {
             assert_eq!(digest(&format!("{SHOP}[bake]\n{how}\n")), plain, "{how}");
         }
+        let archives = "[image.packages]\narchives = [\"http://127.0.0.1/x sid main\"]\n";
+        assert_eq!(digest(&format!("{SHOP}{archives}")), plain);
         let tagged = format!("{SHOP}[tags]\nteam = \"shop\"\n");
         assert_eq!(digest(&tagged), plain);
         let hops = SHOP.replace(

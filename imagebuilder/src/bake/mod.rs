@@ -32,6 +32,7 @@ use self::publish::OwnImage;
 pub(crate) use self::release::Release;
 pub(crate) use self::source::resolve;
 use self::sweep::Left;
+use crate::archives::{self, Limits};
 use crate::channel::verify::Verified;
 use crate::config::Config;
 use crate::image::{self, Origin};
@@ -47,6 +48,7 @@ use run::exit::Exit;
 use run::ledger::{BakeRecord, ChannelVersions, ImageLock, Kind, Ledger, State};
 use run::output::Output;
 use run::pointers;
+use run::preflight::Findings;
 
 /// How often the finished image is polled until it is available.
 const POLL: Duration = Duration::from_secs(2);
@@ -194,9 +196,12 @@ impl Bake<'_> {
         }
 
         let step = self.step("preflight", "check everything that the bake will need");
-        let mut found =
-            preflight::findings(self.cloud, self.config, Some(&source), &user_data).await;
+        let (mut found, packages) = tokio::join!(
+            preflight::findings(self.cloud, self.config, Some(&source), &user_data),
+            self.packages(),
+        );
         found.merge(volumes::of_packer(self.config, self.packer));
+        found.merge(packages?);
         if found.wrong.is_empty() {
             step.done("nothing is wrong");
         } else {
@@ -211,6 +216,27 @@ impl Bake<'_> {
             parts,
             channel,
         })))
+    }
+
+    /// Packages that do not exist; warns of what was not checked.
+    async fn packages(&self) -> anyhow::Result<Findings> {
+        let image = &self.config.image;
+        let cache = archives::cache(&self.runs);
+        let check = archives::check(&image.packages, image.arch, &cache, Limits::default());
+        let checked = tokio::select! {
+            checked = check => checked,
+            () = self.cancel.requested() => {
+                return Err(Exit::Cancelled.error("cancelled before anything was created").into());
+            }
+        };
+        for line in checked.not_checked {
+            self.output.warn(line);
+        }
+        let mut findings = Findings::default();
+        for one in checked.wrong {
+            findings.wrong(one.what, one.fix);
+        }
+        Ok(findings)
     }
 
     /// Bakes what was prepared.

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::channel;
+use crate::archives::{self, Limits};
 use crate::bake::{self, resolve};
 use crate::channel::session::{Access, ChannelSession};
 use crate::channel::show::View;
@@ -195,6 +196,7 @@ impl Doctor {
                     report.add("checks", Finding::Odd(doubt.what, doubt.fix))?;
                 }
             }
+            packages_check(&mut report, context, config).await?;
             if config.channel.is_some() {
                 let finding = channel_check(context, config).await;
                 report.add("channel", finding)?;
@@ -228,6 +230,30 @@ impl Doctor {
                 .into()),
         }
     }
+}
+
+/// Checks that packages exist; without archives to look them up in, nothing.
+async fn packages_check(
+    report: &mut Report<'_>,
+    context: &Context,
+    config: &Config,
+) -> anyhow::Result<()> {
+    let image = &config.image;
+    let cache = archives::cache(&context.runs());
+    let checked = archives::check(&image.packages, image.arch, &cache, Limits::default()).await;
+    if checked.found > 0 && checked.wrong.is_empty() && checked.not_checked.is_empty() {
+        let archives = image.packages.archives.len();
+        let fine = format!("{} found in {archives} archives", checked.found);
+        report.add("packages", Finding::Fine(fine))?;
+    }
+    for one in checked.wrong {
+        report.add("packages", Finding::wrong(one.what, one.fix))?;
+    }
+    for line in checked.not_checked {
+        let fix = "a bake continues without it".to_owned();
+        report.add("packages", Finding::Odd(line, fix))?;
+    }
+    Ok(())
 }
 
 /// Checks that the signed channel can be read, verifies from this folder's root of trust, and does not expire soon.

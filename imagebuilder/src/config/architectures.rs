@@ -6,6 +6,7 @@
 use serde::Deserialize as _;
 use toml::{Table, Value};
 
+use super::contents::Written;
 use super::layers::{self, Layers};
 use super::{Arch, Config, refuse};
 use run::exit::{Exit, Failure};
@@ -33,8 +34,9 @@ pub(super) fn of(layers: &Layers, place: &dyn Fn(&str) -> String) -> Result<Vec<
             let finding = "[arch] needs the architectures listed in [image]: `arch = [\"x86_64\", \"arm64\"]`";
             refuse(place, &[finding.to_owned()])?;
         }
-        let config: Config = layers.parse(&|_| ())?;
+        let mut config: Config = layers.parse(&|_| ())?;
         refuse(place, &config.findings())?;
+        config.image.packages.place = Written(Some(place("[image.packages] apt")));
         return Ok(vec![config]);
     };
     let (released, mut findings) = architectures(listed);
@@ -58,6 +60,8 @@ fn each(
     for arch in released {
         let mut config: Config = layers.parse(&|table| layers::choose(table, arch.as_str()))?;
         config.released = released.to_vec();
+        let packages = format!("for {arch}: [image.packages] apt");
+        config.image.packages.place = Written(Some(place(&packages)));
         findings.push(config.findings());
         configs.push(config);
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::closed::{ImagePath, Mode, account_name};
-use super::{Config, unit_kind, unit_name};
+use super::{Archive, Config, unit_kind, unit_name};
 
 /// Longest time limit of a script, in seconds.
 const LONGEST_SECONDS: u32 = 86_400;
@@ -22,6 +22,21 @@ pub(crate) struct Packages {
     pub(crate) apt: Vec<String>,
     /// For dnf, each with `-version` behind it when it is pinned.
     pub(crate) dnf: Vec<String>,
+    /// The archives of apt in which those for apt are looked up before a bake; see [`Archive`]. Not part of the image.
+    pub(crate) archives: Vec<String>,
+    /// Where `apt` is written, for messages.
+    #[serde(skip)]
+    pub(crate) place: Written,
+}
+
+/// Where a key is written. Configurations are the same wherever that is, so it is not printed.
+#[derive(Clone, Default)]
+pub(crate) struct Written(pub(crate) Option<String>);
+
+impl std::fmt::Debug for Written {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("_")
+    }
 }
 
 /// `[image.users.NAME]`.
@@ -167,6 +182,7 @@ pub(super) fn findings(config: &Config) -> Vec<String> {
     for (manager, list) in [("apt", &image.packages.apt), ("dnf", &image.packages.dnf)] {
         packages(manager, list, &mut findings);
     }
+    archives(&image.packages.archives, &mut findings);
     accounts(&image.users, &image.groups, &mut findings);
     for payload in &image.payload {
         let what = format!("[[image.payload]] {}", payload.dest.as_str());
@@ -237,6 +253,20 @@ fn packages(manager: &str, list: &[String], findings: &mut Vec<String>) {
                 "[image.packages] {manager} names `{}` twice",
                 name.escape_debug()
             ));
+        }
+    }
+}
+
+fn archives(lines: &[String], findings: &mut Vec<String>) {
+    let mut seen = BTreeSet::new();
+    for line in lines {
+        // What has a password is not printed.
+        let shown = if line.contains('@') { "…" } else { line };
+        let at = format!("[image.packages] archives: `{}`", shown.escape_debug());
+        if let Err(why) = Archive::parse(line) {
+            findings.push(format!("{at} {why}"));
+        } else if !seen.insert(line) {
+            findings.push(format!("{at} is there twice"));
         }
     }
 }

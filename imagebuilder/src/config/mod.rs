@@ -3,6 +3,7 @@
 //! Reads the configuration's own files and nothing else: whether a payload file exists is found out where it is read.
 
 mod architectures;
+mod archives;
 mod channel;
 mod checks;
 mod closed;
@@ -27,8 +28,11 @@ use serde::Deserialize;
 pub(crate) use self::architectures::one_of;
 #[cfg(test)]
 pub(crate) use self::architectures::parse;
+pub(crate) use self::archives::Archive;
 pub(crate) use self::channel::{Channel, Expires, KeySource, Keys, Repository};
 pub(crate) use self::closed::{ImagePath, KmsKey, Mode, Owner, SshInterface, UserName};
+#[cfg(test)]
+pub(crate) use self::contents::Written;
 pub(crate) use self::contents::{Folder, Group, ImageScript, Packages, Unit, User, file_name};
 pub(crate) use self::image_tests::Test;
 use self::layers::Layers;

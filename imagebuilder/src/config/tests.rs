@@ -236,6 +236,14 @@ fn contents_that_no_image_can_have_are_refused() {
         ),
         ("[image.packages]\nyum = [\"a\"]", "unknown field `yum`"),
         (
+            "[image.packages]\narchives = [\"http://x/ sid main\", \"http://x/ sid main\"]",
+            "archives: `http://x/ sid main` is there twice",
+        ),
+        (
+            "[image.packages]\narchives = [\"https://me:secret@x/ sid main\"]",
+            "archives: `…` has a URL with a user or a password",
+        ),
+        (
             "[image.users.Bad]",
             "[image.users.Bad] is not a user's name",
         ),

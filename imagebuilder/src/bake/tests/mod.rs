@@ -2,6 +2,7 @@
 
 mod faults;
 mod others;
+mod packages;
 mod releases;
 mod sources;
 
