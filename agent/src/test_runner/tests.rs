@@ -63,8 +63,8 @@ async fn results(tests: &[(&str, serde_json::Value)]) -> BTreeMap<String, Option
 
 #[tokio::test]
 async fn each_test_has_its_result_with_the_end_of_its_output() {
-    let mut stranger = shell("true", 60);
-    stranger["user"] = "no-such-user".into();
+    let mut nobody = shell("true", 60);
+    nobody["user"] = "no-such-user".into();
     let missing =
         serde_json::json!({"command": ["/no/such/program"], "timeout_seconds": 60, "user": me()});
     let found = results(&[
@@ -82,7 +82,7 @@ async fn each_test_has_its_result_with_the_end_of_its_output() {
             ),
         ),
         ("killed", shell("kill -9 $$", 60)),
-        ("stranger", stranger),
+        ("nobody", nobody),
         ("missing", missing),
     ])
     .await;
@@ -91,7 +91,7 @@ async fn each_test_has_its_result_with_the_end_of_its_output() {
         ("hanging", "failed: did not end within 1 s: before"),
         ("killed", "failed: was killed by signal 9"),
         (
-            "stranger",
+            "nobody",
             "failed: this image has no user no-such-user: add [image.users.no-such-user]",
         ),
         ("missing", "failed: cannot run /no/such/program as "),

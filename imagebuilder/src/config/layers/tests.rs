@@ -309,6 +309,7 @@ const WITHOUT_DEFAULT: [(&str, &[&str]); 12] = [
             "volume",
             "boot_mode",
             "imds_hops",
+            "imds_network",
             "agent",
             "payload",
             "packages",
