@@ -15,11 +15,12 @@ declare -A about=(
   [package]="tarballs and Debian packages of imagebuilder: installed and run in bare roots, the same bytes in two folders (make/prove-package.sh)"
   [distributions]="the agent's units and updater on Debian 11 and 13 (systemd 247 and 257)"
   [recipes]="the recipe flask in a Debian chroot (make/prove-recipes.sh); debian and flask baked and rolled on real guests (make/prove-bakes.sh)"
+  [scripts]="the provisioning scripts as ubuntu and al2023 run them, twice, in chroots: apt and dnf for real (make/prove-scripts.sh)"
   [firmware]="the base image by BIOS and by UEFI"
   [rehearse]="make rehearse, the whole story"
   [fleet]="faults of other people's fleets, on real guests (make/prove-fleet.sh)"
 )
-order=(packer versitygw static package arm64 distributions recipes firmware rehearse fleet)
+order=(packer versitygw static package arm64 distributions recipes scripts firmware rehearse fleet)
 
 # Ends a proof for which this machine lacks something; what is missing was printed.
 lacks() { [ "$1" != 3 ] && return "$1"; lacking=1; return 3; }
@@ -72,6 +73,7 @@ recipes() {
   make/prove-recipes.sh || lacks $? || return
   make/prove-bakes.sh
 }
+scripts() { make/prove-scripts.sh || lacks $?; }
 firmware() { cargo test --locked --workspace --test boots -- --ignored --nocapture; }
 rehearse() { make/rehearse.sh; }
 fleet() { make/prove-fleet.sh; }

@@ -32,8 +32,9 @@ if command -v apt-get >/dev/null 2>&1; then
     apt-get -q clean
 elif command -v dnf >/dev/null 2>&1; then
     [ -s "$dnf" ] || refuse "[image.packages] has a list for apt only, and this image has dnf: add \`dnf = [...]\`"
-    again dnf -y makecache
-    xargs dnf -y --setopt=install_weak_deps=False install <"$dnf"
+    # By itself dnf leaves out a repository that does not answer, and keeps an older version that is installed.
+    again dnf -y --setopt=skip_if_unavailable=False makecache
+    xargs dnf -y --setopt=skip_if_unavailable=False --setopt=install_weak_deps=False --best install <"$dnf"
     dnf -y clean all
 else
     refuse "[image.packages] needs apt or dnf, and this image has neither"

@@ -26,7 +26,20 @@ while read -r owner group dest; do
 done <"$stage/owners"
 [ "$status" -eq 0 ] || exit 1
 
+labels=$stage/labels
+: >"$labels"
+touches() { # a path that is installed next: it and the folders that are made for it are labelled at the end
+    at=$1
+    printf '%s\n' "$at" >>"$labels"
+    at=${at%/*}
+    while [ -n "$at" ] && [ ! -e "$at" ]; do
+        printf '%s\n' "$at" >>"$labels"
+        at=${at%/*}
+    done
+}
+
 while read -r mode owner group path; do
+    [ "$mode" = - ] && [ -d "$path" ] || touches "$path"
     if [ "$mode" != - ]; then
         install -d -o "$owner" -g "$group" -m "$mode" "$path"
     elif [ ! -d "$path" ]; then
@@ -34,6 +47,7 @@ while read -r mode owner group path; do
     fi
 done <"$stage/folders"
 while read -r mode dest; do
+    touches "$dest"
     install -D -o root -g root -m "$mode" "$stage/root$dest" "$dest"
 done <"$stage/files"
 # After a change of the owner the mode is set again: chown takes set-user-ID away.
@@ -43,6 +57,11 @@ while read -r owner group dest; do
     chmod "$mode" "$dest"
 done <"$stage/owners"
 while IFS= read -r path && IFS= read -r target; do
+    touches "$path"
     [ -d "${path%/*}/" ] || install -d -o root -g root -m 0755 "${path%/*}/"
     ln -sfn -- "$target" "$path"
 done <"$stage/links"
+# The labels of the system's policy, where SELinux is on: nothing keeps one of the staging folder or of a file that was replaced.
+if command -v restorecon >/dev/null 2>&1 && command -v selinuxenabled >/dev/null 2>&1 && selinuxenabled; then
+    restorecon -F -f "$labels"
+fi

@@ -46,3 +46,7 @@ if [ "$systemd" -ge 254 ]; then
 RestartMode=direct
 END
 fi
+# The labels of the system's policy, where SELinux is on.
+if command -v restorecon >/dev/null 2>&1 && command -v selinuxenabled >/dev/null 2>&1 && selinuxenabled; then
+    restorecon -RF "$slots" /usr/bin/imagebuilder-agent "$units"
+fi
