@@ -309,6 +309,7 @@ diff run/first run/second >&2 || { echo "prove-scripts: $system: the second imag
 if [ "$system" = al2023 ]; then
   want "labels" "" sh -c 'for path in /usr/lib/shop /usr/lib/shop/shop /srv/shop "/srv/shop/with blanks" /srv/shop/current /etc/systemd/system/shop.service; do
     grep -qxF "label $path" /run/calls || echo "$path"; done'
+  want "labels of the agent's slots" 2 grep -cxF 'restorecon -RF /opt/imagebuilder-agent /usr/bin/imagebuilder-agent /etc/systemd/system' /run/calls
   want "grubby" $'grubby --update-kernel=ALL --args=quiet console=ttyS0,115200n8\ngrubby --update-kernel=ALL --args=quiet console=ttyS0,115200n8' grep ^grubby /run/calls
 else
   want "kernel arguments" " quiet console=ttyS0,115200n8" sh -c '. /etc/default/grub.d/60-imagebuilder.cfg; echo "$GRUB_CMDLINE_LINUX"'
