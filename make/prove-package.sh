@@ -23,15 +23,15 @@ try() {
   local tree=$1; shift
   local inside=(env -i /usr/sbin/chroot "$tree" "$@")
   [ "$("${inside[@]}" --version)" = "imagebuilder $version" ] || fail "another version than $version in $tree"
-  mkdir -p "$tree/work"
-  quiet "${inside[@]}" -c /work/imagebuilder.toml init --recipe debian
+  mkdir -p "$tree/project"
+  quiet "${inside[@]}" -c /project/imagebuilder.toml init --recipe debian
   # The agent for x86_64 instances stands for their service, too.
-  mkdir "$tree/work/payload"
-  cp "$box/x86_64/imagebuilder-agent" "$tree/work/payload/imagebuilder-agent"
-  cp "$box/x86_64/imagebuilder-agent" "$tree/work/payload/shop"
-  quiet "${inside[@]}" -c /work/imagebuilder.toml render --to /work/rendered
-  [ -s "$tree/work/rendered/image.pkr.hcl" ] || fail "nothing was rendered in $tree"
-  rm -r "$tree/work"
+  mkdir "$tree/project/payload"
+  cp "$box/x86_64/imagebuilder-agent" "$tree/project/payload/imagebuilder-agent"
+  cp "$box/x86_64/imagebuilder-agent" "$tree/project/payload/shop"
+  quiet "${inside[@]}" -c /project/imagebuilder.toml render --to /project/rendered
+  [ -s "$tree/project/rendered/image.pkr.hcl" ] || fail "nothing was rendered in $tree"
+  rm -r "$tree/project"
 }
 # Every path of a tree but what dpkg notes about itself.
 paths() { (cd "$1" && find . -path ./var/lib/dpkg -prune -o -path ./var/log/dpkg.log -prune -o -path ./proc -prune -o -print | sort); }
